@@ -1,0 +1,324 @@
+//! Devices are state machines: an access and the time go in, a value and [`Effects`] come out.
+
+use crate::{Effects, GuestMemory, GuestTime};
+use x86::Width;
+
+/// Ports `first` to `last`, both included.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port.
+    pub last: u16,
+}
+
+/// `length` bytes of guest-physical memory from `start` that are registers.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct MemoryRange {
+    /// The first byte.
+    pub start: u64,
+    /// The number of bytes.
+    pub length: u64,
+}
+
+/// What a device may look at while it serves an access.
+pub struct Context<'access> {
+    /// The compartment's time.
+    pub now: GuestTime,
+    /// Where wishes go.
+    pub effects: &'access mut Effects,
+    /// The compartment's RAM, for devices that read and write it.
+    pub memory: &'access dyn GuestMemory,
+}
+
+/// Facts about the compartment that a device is built for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Platform {
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// Wall clock at [`GuestTime`] 0, in seconds since 1970-01-01 UTC.
+    pub wall_clock: u64,
+}
+
+/// Whether a device can be saved and moved; each has to say.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Savable {
+    /// It is bound to this machine.
+    NotMovable,
+    /// It has no state.
+    Empty,
+    /// It has state, which its saved-state type describes.
+    State,
+}
+
+/// A device model. It has no lock, calls nobody, and cannot fail: whatever a guest writes is a legal input.
+pub trait Device: Sized {
+    /// Its name in reports, as the part's.
+    const NAME: &'static str;
+    /// The ports it claims.
+    const PORTS: &'static [PortRange] = &[];
+    /// The memory-mapped registers it claims.
+    const MEMORY: &'static [MemoryRange] = &[];
+    /// Whether the bus splits wider port accesses into bytes at consecutive ports, as ISA does for 8-bit devices.
+    const BYTE_WIDE: bool = true;
+
+    /// The device at power-on. Also what a reset of the compartment makes anew.
+    fn new(platform: &Platform) -> Self;
+
+    /// Whether it can be saved.
+    fn savable(&self) -> Savable;
+
+    /// Reads a claimed port. The value's bits above `width` do not count.
+    #[inline]
+    fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> u32 {
+        let _ = (port, width, context);
+        u32::MAX
+    }
+
+    /// Writes a claimed port. Bits of `value` above `width` are zero.
+    #[inline]
+    fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) {
+        let _ = (port, width, value, context);
+    }
+
+    /// Reads claimed memory at the guest-physical address `address`.
+    #[inline]
+    fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> u64 {
+        let _ = (address, width, context);
+        u64::MAX
+    }
+
+    /// Writes claimed memory at the guest-physical address `address`. Bits of `value` above `width` are zero.
+    #[inline]
+    fn write_memory(&mut self, address: u64, width: Width, value: u64, context: &mut Context<'_>) {
+        let _ = (address, width, value, context);
+    }
+
+    /// Its timer went off: `context.now` is at or after the deadline it asked for. The timer is then unset.
+    #[inline]
+    fn expire(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// A byte from the compartment's keyboard; false if this is no console or it has no room now.
+    #[inline]
+    fn receive(&mut self, byte: u8, context: &mut Context<'_>) -> bool {
+        let _ = (byte, context);
+        false
+    }
+}
+
+/// A device on the bus, with its timer.
+#[derive(Debug)]
+pub struct Attached<D> {
+    /// The device.
+    pub device: D,
+    deadline: Option<GuestTime>,
+}
+
+impl<D: Device> Attached<D> {
+    /// Attaches a device as it is at power-on.
+    pub fn new(platform: &Platform) -> Self {
+        Self { device: D::new(platform), deadline: None }
+    }
+
+    /// When its timer goes off.
+    #[inline]
+    pub fn deadline(&self) -> Option<GuestTime> {
+        self.deadline
+    }
+
+    #[inline(always)]
+    fn claims_port(port: u16) -> bool {
+        D::PORTS.iter().any(|range| port >= range.first && port <= range.last)
+    }
+
+    #[inline(always)]
+    fn claims_memory(address: u64) -> bool {
+        D::MEMORY.iter().any(|range| address.wrapping_sub(range.start) < range.length)
+    }
+
+    /// Runs `access` on the device and notes what it says of its timer.
+    #[inline(always)]
+    pub fn with<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        access: impl FnOnce(&mut D, &mut Context<'_>) -> R,
+    ) -> R {
+        let result = access(&mut self.device, context);
+        if let Some(deadline) = context.effects.take_timer() {
+            self.deadline = deadline;
+        }
+        result
+    }
+
+    /// Reads a port if the device claims it. A wider access to a byte-wide device reads consecutive ports; those
+    /// beyond its claim read as all ones.
+    #[inline(always)]
+    pub fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32> {
+        if !Self::claims_port(port) {
+            return None;
+        }
+        Some(self.with(context, |device, context| {
+            if !D::BYTE_WIDE || width == Width::Byte {
+                return device.read_port(port, width, context);
+            }
+            let mut value = 0;
+            for byte in 0..width.bytes() as u16 {
+                let part = match port.checked_add(byte) {
+                    Some(next) if Self::claims_port(next) => {
+                        device.read_port(next, Width::Byte, context) & 0xff
+                    }
+                    _ => 0xff,
+                };
+                value |= part << (8 * byte);
+            }
+            value
+        }))
+    }
+
+    /// Writes a port if the device claims it; false if not.
+    #[inline(always)]
+    pub fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool {
+        if !Self::claims_port(port) {
+            return false;
+        }
+        self.with(context, |device, context| {
+            if !D::BYTE_WIDE || width == Width::Byte {
+                device.write_port(port, width, value, context);
+                return;
+            }
+            for byte in 0..width.bytes() as u16 {
+                if let Some(next) = port.checked_add(byte)
+                    && Self::claims_port(next)
+                {
+                    device.write_port(next, Width::Byte, (value >> (8 * byte)) & 0xff, context);
+                }
+            }
+        });
+        true
+    }
+
+    /// Reads memory if the device claims it.
+    #[inline(always)]
+    pub fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> Option<u64> {
+        Self::claims_memory(address)
+            .then(|| self.with(context, |device, context| device.read_memory(address, width, context)))
+    }
+
+    /// Writes memory if the device claims it; false if not.
+    #[inline(always)]
+    pub fn write_memory(
+        &mut self,
+        address: u64,
+        width: Width,
+        value: u64,
+        context: &mut Context<'_>,
+    ) -> bool {
+        if !Self::claims_memory(address) {
+            return false;
+        }
+        self.with(context, |device, context| device.write_memory(address, width, value, context));
+        true
+    }
+
+    /// Lets the timer go off if its time has come.
+    #[inline]
+    pub fn expire(&mut self, context: &mut Context<'_>) {
+        if self.deadline.is_some_and(|deadline| deadline <= context.now) {
+            self.deadline = None;
+            self.with(context, Device::expire);
+        }
+    }
+}
+
+/// The devices of a compartment, composed by the image as nested pairs: `(Attached<Pit>, (Attached<Uart>, ()))`.
+/// The first one that claims an address gets the access.
+pub trait DeviceSet: Sized {
+    /// All of them at power-on.
+    fn new(platform: &Platform) -> Self;
+    /// Reads a port; `None` if nobody claims it.
+    fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32>;
+    /// Writes a port; false if nobody claims it.
+    fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool;
+    /// Reads memory; `None` if nobody claims it.
+    fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> Option<u64>;
+    /// Writes memory; false if nobody claims it.
+    fn write_memory(&mut self, address: u64, width: Width, value: u64, context: &mut Context<'_>) -> bool;
+    /// The earliest timer.
+    fn deadline(&self) -> Option<GuestTime>;
+    /// Lets every timer go off whose time has come.
+    fn expire(&mut self, context: &mut Context<'_>);
+    /// Offers a byte of console input to each; false if nobody took it.
+    fn receive(&mut self, byte: u8, context: &mut Context<'_>) -> bool;
+}
+
+impl DeviceSet for () {
+    fn new(_: &Platform) -> Self {}
+    #[inline(always)]
+    fn read_port(&mut self, _: u16, _: Width, _: &mut Context<'_>) -> Option<u32> {
+        None
+    }
+    #[inline(always)]
+    fn write_port(&mut self, _: u16, _: Width, _: u32, _: &mut Context<'_>) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn read_memory(&mut self, _: u64, _: Width, _: &mut Context<'_>) -> Option<u64> {
+        None
+    }
+    #[inline(always)]
+    fn write_memory(&mut self, _: u64, _: Width, _: u64, _: &mut Context<'_>) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn deadline(&self) -> Option<GuestTime> {
+        None
+    }
+    #[inline(always)]
+    fn expire(&mut self, _: &mut Context<'_>) {}
+    #[inline(always)]
+    fn receive(&mut self, _: u8, _: &mut Context<'_>) -> bool {
+        false
+    }
+}
+
+impl<D: Device, Rest: DeviceSet> DeviceSet for (Attached<D>, Rest) {
+    fn new(platform: &Platform) -> Self {
+        (Attached::new(platform), Rest::new(platform))
+    }
+    #[inline(always)]
+    fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32> {
+        self.0.read_port(port, width, context).or_else(|| self.1.read_port(port, width, context))
+    }
+    #[inline(always)]
+    fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool {
+        self.0.write_port(port, width, value, context) || self.1.write_port(port, width, value, context)
+    }
+    #[inline(always)]
+    fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> Option<u64> {
+        self.0.read_memory(address, width, context).or_else(|| self.1.read_memory(address, width, context))
+    }
+    #[inline(always)]
+    fn write_memory(&mut self, address: u64, width: Width, value: u64, context: &mut Context<'_>) -> bool {
+        self.0.write_memory(address, width, value, context)
+            || self.1.write_memory(address, width, value, context)
+    }
+    #[inline]
+    fn deadline(&self) -> Option<GuestTime> {
+        match (self.0.deadline(), self.1.deadline()) {
+            (Some(first), Some(second)) => Some(first.min(second)),
+            (first, second) => first.or(second),
+        }
+    }
+    #[inline]
+    fn expire(&mut self, context: &mut Context<'_>) {
+        self.0.expire(context);
+        self.1.expire(context);
+    }
+    fn receive(&mut self, byte: u8, context: &mut Context<'_>) -> bool {
+        self.0.with(context, |device, context| device.receive(byte, context)) || self.1.receive(byte, context)
+    }
+}

@@ -1,0 +1,331 @@
+//! A back end without hardware: RAM in an array, a virtual processor that plays back a script, a clock that the test turns.
+//! The monitor and the parts run on it in host tests. Nothing of it reaches an image: what nobody names is not linked.
+
+use crate::{
+    Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, NotMemory, StartState, Vault, Vcpu,
+};
+use address::GuestPhysical;
+use core::sync::atomic::{AtomicU64, Ordering};
+use heapless::{Deque, Vec};
+use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
+
+/// `SIZE` bytes of RAM from guest-physical 0.
+#[derive(Debug)]
+pub struct Memory<const SIZE: usize> {
+    bytes: spin::Mutex<[u8; SIZE]>,
+}
+
+impl<const SIZE: usize> Memory<SIZE> {
+    /// RAM of zeros.
+    pub const fn new() -> Self {
+        Self { bytes: spin::Mutex::new([0; SIZE]) }
+    }
+}
+
+impl<const SIZE: usize> Default for Memory<SIZE> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn range(at: GuestPhysical, length: usize, size: usize) -> Result<core::ops::Range<usize>, NotMemory> {
+    let start = usize::try_from(at.get()).map_err(|_| NotMemory)?;
+    let end = start.checked_add(length).ok_or(NotMemory)?;
+    if end > size { Err(NotMemory) } else { Ok(start..end) }
+}
+
+impl<const SIZE: usize> GuestMemory for Memory<SIZE> {
+    fn read(&self, at: GuestPhysical, into: &mut [u8]) -> Result<(), NotMemory> {
+        let range = range(at, into.len(), SIZE)?;
+        into.copy_from_slice(self.bytes.lock().get(range).ok_or(NotMemory)?);
+        Ok(())
+    }
+
+    fn write(&self, at: GuestPhysical, from: &[u8]) -> Result<(), NotMemory> {
+        let range = range(at, from.len(), SIZE)?;
+        self.bytes.lock().get_mut(range).ok_or(NotMemory)?.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn clear(&self) {
+        self.bytes.lock().fill(0);
+    }
+}
+
+/// What the fake processor was told to deliver.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Injected {
+    /// An external interrupt.
+    Interrupt(u8),
+    /// An NMI.
+    NonMaskable,
+    /// An exception.
+    Exception(Exception, Option<u32>),
+}
+
+/// A virtual processor that plays back a script of exits and writes down what was injected.
+#[derive(Debug)]
+pub struct FakeVcpu {
+    /// Exits still to come; when they run out, the guest halts for ever.
+    pub script: Deque<Exit, 64>,
+    /// What was injected, in order.
+    pub injected: Vec<Injected, 64>,
+    /// The state, as last started or set.
+    pub state: StartState,
+    /// CR2.
+    pub cr2: u64,
+    /// XCR0.
+    pub xcr0: Xcr0,
+    /// PAT.
+    pub page_attributes: u64,
+    /// The length that `next_instruction` reports for each exit; `None`: the processor does not say.
+    pub instruction_length: Option<u64>,
+    /// Whether a window was asked for.
+    pub window: bool,
+    /// The default code size.
+    pub code: CodeSize,
+    /// The time stamp counter.
+    pub ticks: u64,
+    offset: u64,
+    pending: bool,
+}
+
+impl Default for FakeVcpu {
+    fn default() -> Self {
+        Self {
+            script: Deque::new(),
+            injected: Vec::new(),
+            state: StartState::start_up(0),
+            cr2: 0,
+            xcr0: Xcr0::X87,
+            page_attributes: 0,
+            instruction_length: Some(2),
+            window: false,
+            code: CodeSize::Bits64,
+            ticks: 0,
+            offset: 0,
+            pending: false,
+        }
+    }
+}
+
+impl FakeVcpu {
+    fn note(&mut self, event: Injected) {
+        self.pending = true;
+        // A test that injects more than the list holds reads the first ones only.
+        let _ = self.injected.push(event);
+    }
+}
+
+impl Vcpu for FakeVcpu {
+    fn start(&mut self, state: &StartState) {
+        self.state = *state;
+        self.pending = false;
+        self.window = false;
+    }
+    fn attach(&mut self, _: Attachment) {}
+    fn detach(&mut self) {}
+    fn run(&mut self) -> Exit {
+        self.pending = false;
+        self.ticks += 1_000;
+        self.script.pop_front().unwrap_or(Exit::Halt)
+    }
+    fn general(&self, register: General) -> u64 {
+        self.state.general[register as usize]
+    }
+    fn set_general(&mut self, register: General, value: u64) {
+        self.state.general[register as usize] = value;
+    }
+    fn instruction_pointer(&self) -> u64 {
+        self.state.instruction_pointer
+    }
+    fn next_instruction(&self) -> Option<u64> {
+        self.instruction_length.map(|length| self.state.instruction_pointer.wrapping_add(length))
+    }
+    fn complete(&mut self, next: u64) {
+        self.state.instruction_pointer = next;
+    }
+    fn flags(&self) -> Rflags {
+        self.state.flags
+    }
+    fn set_flags(&mut self, flags: Rflags) {
+        self.state.flags = flags;
+    }
+    fn cr0(&self) -> Cr0 {
+        self.state.cr0
+    }
+    fn set_cr0(&mut self, value: Cr0) {
+        self.state.cr0 = value;
+    }
+    fn cr2(&self) -> u64 {
+        self.cr2
+    }
+    fn cr3(&self) -> u64 {
+        self.state.cr3
+    }
+    fn set_cr3(&mut self, value: u64) {
+        self.state.cr3 = value;
+    }
+    fn cr4(&self) -> Cr4 {
+        self.state.cr4
+    }
+    fn set_cr4(&mut self, value: Cr4) {
+        self.state.cr4 = value;
+    }
+    fn efer(&self) -> Efer {
+        self.state.efer
+    }
+    fn set_efer(&mut self, value: Efer) {
+        self.state.efer = value;
+    }
+    fn xcr0(&self) -> Xcr0 {
+        self.xcr0
+    }
+    fn set_xcr0(&mut self, value: Xcr0) {
+        self.xcr0 = value;
+    }
+    fn page_attributes(&self) -> u64 {
+        self.page_attributes
+    }
+    fn set_page_attributes(&mut self, value: u64) {
+        self.page_attributes = value;
+    }
+    fn set_tsc_aux(&mut self, _: u32) {}
+    fn segment(&self, name: SegmentName) -> Segment {
+        *self.state.segments.get(name)
+    }
+    fn privilege(&self) -> u8 {
+        ((self.state.segments.ss.attributes >> 5) & 3) as u8
+    }
+    fn code_size(&self) -> CodeSize {
+        self.code
+    }
+    fn set_ticks_offset(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+    fn ticks(&self) -> GuestTicks {
+        GuestTicks(self.ticks.wrapping_add(self.offset))
+    }
+    fn accepts_interrupt(&self) -> bool {
+        self.state.flags.contains(Rflags::INTERRUPT) && !self.pending
+    }
+    fn accepts_non_maskable(&self) -> bool {
+        !self.pending
+    }
+    fn set_window(&mut self, wanted: bool) {
+        self.window = wanted;
+    }
+    fn set_non_maskable_window(&mut self) {}
+    fn inject_interrupt(&mut self, vector: u8) {
+        self.note(Injected::Interrupt(vector));
+    }
+    fn inject_non_maskable(&mut self) {
+        self.note(Injected::NonMaskable);
+    }
+    fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool {
+        self.note(Injected::Exception(exception, code));
+        true
+    }
+    fn inject_fault(&mut self, fault: Fault) -> bool {
+        if let Fault::Page { address, .. } = fault {
+            self.cr2 = address;
+        }
+        self.inject_exception(fault.exception(), fault.error_code())
+    }
+}
+
+/// A machine whose clock the test turns, and whose console is a buffer.
+#[derive(Debug, Default)]
+pub struct FakeHost {
+    time: AtomicU64,
+    deadline: AtomicU64,
+    kicks: AtomicU64,
+    console: spin::Mutex<Vec<u8, 8192>>,
+    keyboard: spin::Mutex<Deque<u8, 64>>,
+}
+
+impl FakeHost {
+    /// Turns the clock on by so many ticks.
+    pub fn advance(&self, ticks: u64) {
+        self.time.fetch_add(ticks, Ordering::Relaxed);
+    }
+
+    /// The deadline that was armed last.
+    pub fn deadline(&self) -> Option<HostTime> {
+        match self.deadline.load(Ordering::Relaxed) {
+            0 => None,
+            ticks => Some(HostTime(ticks)),
+        }
+    }
+
+    /// How many kicks were sent.
+    pub fn kicks(&self) -> u64 {
+        self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// Types a byte; lost when 64 are waiting.
+    pub fn type_byte(&self, byte: u8) {
+        let _ = self.keyboard.lock().push_back(byte);
+    }
+
+    /// Everything written to the console so far, the first 8192 bytes of it.
+    pub fn console(&self) -> Vec<u8, 8192> {
+        self.console.lock().clone()
+    }
+}
+
+impl Host for FakeHost {
+    fn now(&self) -> HostTime {
+        HostTime(self.time.load(Ordering::Relaxed))
+    }
+    fn kilohertz(&self) -> u32 {
+        1_000_000
+    }
+    fn wall_clock(&self) -> u64 {
+        1_704_067_200
+    }
+    fn arm(&self, deadline: Option<HostTime>) {
+        self.deadline.store(deadline.map_or(0, |deadline| deadline.0.max(1)), Ordering::Relaxed);
+    }
+    fn kick(&self, _: CpuIndex) {
+        self.kicks.fetch_add(1, Ordering::Relaxed);
+    }
+    fn service(&self) {}
+    fn wait(&self) {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        self.time.fetch_max(deadline, Ordering::Relaxed);
+    }
+    fn console_write(&self, bytes: &[u8]) {
+        // What does not fit is not what a test looks at.
+        let _ = self.console.lock().extend_from_slice(bytes);
+    }
+    fn console_read(&self) -> Option<u8> {
+        self.keyboard.lock().pop_front()
+    }
+    fn power_off(&self) -> ! {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Compartments in an array: state and RAM side by side.
+#[derive(Debug)]
+pub struct FakeVault<T, const COUNT: usize, const SIZE: usize> {
+    compartments: [(T, Memory<SIZE>); COUNT],
+}
+
+impl<T, const COUNT: usize, const SIZE: usize> FakeVault<T, COUNT, SIZE> {
+    /// A vault of these states, each with RAM of zeros.
+    pub fn new(states: [T; COUNT]) -> Self {
+        Self { compartments: states.map(|state| (state, Memory::new())) }
+    }
+}
+
+impl<T: Sync, const COUNT: usize, const SIZE: usize> Vault<T> for FakeVault<T, COUNT, SIZE> {
+    type Memory = Memory<SIZE>;
+
+    fn enter<R>(&self, index: usize, serve: impl FnOnce(&T, &Self::Memory) -> R) -> Option<R> {
+        self.compartments.get(index).map(|(state, memory)| serve(state, memory))
+    }
+}

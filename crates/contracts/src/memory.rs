@@ -1,0 +1,29 @@
+//! A compartment's memory as the hypervisor sees it: by checked copies only.
+
+use address::GuestPhysical;
+
+/// The range named is not wholly the compartment's RAM. Nothing was read or written.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct NotMemory;
+
+/// Checked copies to and from the RAM of the compartment that is being served.
+///
+/// The guest's other processors may change any byte at any time: a value read once may differ when read again, so
+/// read once, then check, then use what was read.
+pub trait GuestMemory {
+    /// Copies `into.len()` bytes from `at`; all or nothing.
+    fn read(&self, at: GuestPhysical, into: &mut [u8]) -> Result<(), NotMemory>;
+
+    /// Copies `from` to `at`; all or nothing.
+    fn write(&self, at: GuestPhysical, from: &[u8]) -> Result<(), NotMemory>;
+
+    /// Reads eight bytes, little-endian, as one access where `at` is aligned. The hot half of every page walk.
+    fn read_quad(&self, at: GuestPhysical) -> Result<u64, NotMemory> {
+        let mut bytes = [0; 8];
+        self.read(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Sets all of the compartment's RAM to zero.
+    fn clear(&self);
+}

@@ -1,0 +1,73 @@
+//! The second stage of address translation: guest-physical to host-physical.
+
+use address::{GuestPhysical, HostPhysical};
+
+/// How the guest may use a range. Readable always: no second stage has write-only pages.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct MapMode {
+    /// Writes pass.
+    pub write: bool,
+    /// Fetches pass.
+    pub execute: bool,
+}
+
+impl MapMode {
+    /// RAM: everything passes.
+    pub const RAM: Self = Self { write: true, execute: true };
+    /// ROM: no writes.
+    pub const ROM: Self = Self { write: false, execute: true };
+}
+
+/// Why a mapping was refused. Nothing was changed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// An address or the length is no multiple of 4 KiB, or the length is 0.
+    Unaligned,
+    /// The range wraps, or exceeds what the tables can express.
+    OutOfRange,
+    /// The frames are another compartment's.
+    NotOwned,
+    /// Part of the guest's range is mapped already.
+    Occupied,
+    /// No frame is left for page tables.
+    NoFrames,
+}
+
+/// Proof that a mapping was taken away or narrowed: until it is used, processors may still hold the old translation.
+#[must_use = "processors may hold the old translation until it is flushed"]
+#[derive(Debug)]
+pub struct FlushToken(());
+
+impl FlushToken {
+    /// Made by a second stage whose tables were narrowed.
+    pub const fn new() -> Self {
+        Self(())
+    }
+
+    /// The caller has flushed every processor that may hold the old translation.
+    pub fn flushed(self) {}
+}
+
+impl Default for FlushToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The second-stage tables of one compartment.
+pub trait SecondStage {
+    /// Frames typed as some compartment's own.
+    type Frames;
+
+    /// Maps all of `frames` at `at`, with the largest pages that fit. Refuses frames that are not this compartment's.
+    fn map(&mut self, at: GuestPhysical, frames: &Self::Frames, mode: MapMode) -> Result<(), MapError>;
+
+    /// Takes away `length` bytes at `at`; parts that are not mapped are passed over.
+    fn unmap(&mut self, at: GuestPhysical, length: u64) -> Result<FlushToken, MapError>;
+
+    /// Narrows or widens what is allowed on `length` bytes at `at`, splitting large pages where needed.
+    fn protect(&mut self, at: GuestPhysical, length: u64, mode: MapMode) -> Result<FlushToken, MapError>;
+
+    /// Where `at` leads, and how it may be used; `None` if nowhere.
+    fn translate(&self, at: GuestPhysical) -> Option<(HostPhysical, MapMode)>;
+}

@@ -1,0 +1,202 @@
+//! A virtual processor: mechanism only. It enters the guest and says why it came back; it never decides.
+
+use crate::{Exit, GuestTicks};
+use x86::{
+    CodeSize, Cr0, Cr4, DescriptorTable, Efer, Exception, Fault, General, Rflags, Segment, SegmentName,
+    Segments, Xcr0,
+};
+
+/// How a vCPU comes to a host processor.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// Another processor ran it last, or it never ran: translations that this one holds may be old.
+    pub moved: bool,
+    /// This processor ran another compartment last: what its predictors learnt must not be used.
+    pub stranger: bool,
+}
+
+/// The registers with which a vCPU begins.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct StartState {
+    /// General registers by number.
+    pub general: [u64; 16],
+    /// Where it begins.
+    pub instruction_pointer: u64,
+    /// RFLAGS.
+    pub flags: Rflags,
+    /// CR0.
+    pub cr0: Cr0,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: Cr4,
+    /// EFER, without SVME.
+    pub efer: Efer,
+    /// Segment registers.
+    pub segments: Segments,
+    /// GDTR.
+    pub gdt: DescriptorTable,
+    /// IDTR.
+    pub idt: DescriptorTable,
+}
+
+impl StartState {
+    /// A processor after a start-up interrupt with `vector`: real mode at page `vector` (APM Vol. 2 §14.1, §16.5).
+    pub fn start_up(vector: u8) -> Self {
+        let data = Segment::real_mode(0, false);
+        let mut state = Self {
+            general: [0; 16],
+            instruction_pointer: 0,
+            flags: Rflags::ALWAYS_ONE,
+            cr0: Cr0::EXTENSION_TYPE,
+            cr3: 0,
+            cr4: Cr4::empty(),
+            efer: Efer::empty(),
+            segments: Segments {
+                es: data,
+                cs: Segment::real_mode((vector as u16) << 8, true),
+                ss: data,
+                ds: data,
+                fs: data,
+                gs: data,
+                ldtr: Segment { selector: 0, attributes: 0x82, limit: 0xffff, base: 0 },
+                tr: Segment { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 },
+            },
+            gdt: DescriptorTable { base: 0, limit: 0xffff },
+            idt: DescriptorTable { base: 0, limit: 0xffff },
+        };
+        // EDX holds the processor's signature after INIT; software that looks finds the family of CPUID leaf 1 there only
+        // on real machines. The monitor sets it from the compartment's frozen CPUID.
+        state.general[General::Rdx as usize] = 0;
+        state
+    }
+}
+
+/// Where the address of the next instruction comes from: hardware part `nrip-save`, or nowhere.
+pub trait NextInstruction {
+    /// Whether the processor says it.
+    const SAVED: bool;
+}
+
+/// A virtual processor, bound to whoever runs it.
+///
+/// Order of use: [`Vcpu::attach`], then any number of [`Vcpu::run`] with reads and writes of its state between, then
+/// [`Vcpu::detach`], always on one processor. State may be read and written while detached too.
+pub trait Vcpu {
+    /// Puts everything into the state given; pending events and the interrupt shadow are gone, vector and debug state are as
+    /// after reset.
+    fn start(&mut self, state: &StartState);
+
+    /// Loads what [`Vcpu::run`] does not: vector state, debug registers, speculation controls.
+    fn attach(&mut self, how: Attachment);
+
+    /// Stores what [`Vcpu::attach`] loaded, and leaves nothing of it in the processor.
+    fn detach(&mut self);
+
+    /// Enters the guest until it comes back. An event whose delivery was cut short is delivered first at the next entry.
+    fn run(&mut self) -> Exit;
+
+    /// A general register.
+    fn general(&self, register: General) -> u64;
+
+    /// Sets a general register, all 64 bits.
+    fn set_general(&mut self, register: General, value: u64);
+
+    /// RIP.
+    fn instruction_pointer(&self) -> u64;
+
+    /// Where the instruction that caused the last exit ends, if the processor says so.
+    fn next_instruction(&self) -> Option<u64>;
+
+    /// The instruction is done: RIP becomes `next`, the interrupt shadow and RF are cleared, and a guest that single-steps
+    /// gets its #DB.
+    fn complete(&mut self, next: u64);
+
+    /// RFLAGS.
+    fn flags(&self) -> Rflags;
+
+    /// Sets RFLAGS.
+    fn set_flags(&mut self, flags: Rflags);
+
+    /// CR0 as the guest reads it.
+    fn cr0(&self) -> Cr0;
+
+    /// Sets CR0; the value was checked. Translations are flushed where the change asks for it.
+    fn set_cr0(&mut self, value: Cr0);
+
+    /// CR2.
+    fn cr2(&self) -> u64;
+
+    /// CR3.
+    fn cr3(&self) -> u64;
+
+    /// Sets CR3, flushing translations.
+    fn set_cr3(&mut self, value: u64);
+
+    /// CR4 as the guest reads it.
+    fn cr4(&self) -> Cr4;
+
+    /// Sets CR4; the value was checked. Translations are flushed where the change asks for it.
+    fn set_cr4(&mut self, value: Cr4);
+
+    /// EFER as the guest reads it, without SVME.
+    fn efer(&self) -> Efer;
+
+    /// Sets EFER; the value was checked.
+    fn set_efer(&mut self, value: Efer);
+
+    /// XCR0.
+    fn xcr0(&self) -> Xcr0;
+
+    /// Sets XCR0; the value was checked.
+    fn set_xcr0(&mut self, value: Xcr0);
+
+    /// The page attribute table.
+    fn page_attributes(&self) -> u64;
+
+    /// Sets the page attribute table; the value was checked.
+    fn set_page_attributes(&mut self, value: u64);
+
+    /// TSC_AUX, which RDTSCP returns.
+    fn set_tsc_aux(&mut self, value: u32);
+
+    /// A segment register.
+    fn segment(&self, name: SegmentName) -> Segment;
+
+    /// Current privilege level, 0 to 3.
+    fn privilege(&self) -> u8;
+
+    /// Default size of the code that runs.
+    fn code_size(&self) -> CodeSize;
+
+    /// What the guest's time stamp counter adds to the host's.
+    fn set_ticks_offset(&mut self, offset: u64);
+
+    /// The guest's time stamp counter now.
+    fn ticks(&self) -> GuestTicks;
+
+    /// Whether an external interrupt injected now would be taken: IF set, no shadow, no event pending.
+    fn accepts_interrupt(&self) -> bool;
+
+    /// Whether an NMI injected now would be taken.
+    fn accepts_non_maskable(&self) -> bool;
+
+    /// Asks for [`Exit::InterruptWindow`] as soon as an interrupt could be taken; or no longer.
+    fn set_window(&mut self, wanted: bool);
+
+    /// Asks for [`Exit::NonMaskableWindow`] as soon as an NMI could be taken.
+    fn set_non_maskable_window(&mut self);
+
+    /// Delivers an external interrupt at the next entry. [`Vcpu::accepts_interrupt`] must hold.
+    fn inject_interrupt(&mut self, vector: u8);
+
+    /// Delivers an NMI at the next entry. [`Vcpu::accepts_non_maskable`] must hold.
+    fn inject_non_maskable(&mut self);
+
+    /// Raises an exception at the next entry, instead of completing the instruction. One that meets another on its way becomes
+    /// a double fault or a shutdown as the architecture says (APM Vol. 2 table 8-3); false: shutdown.
+    fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool;
+
+    /// Raises a fault at the next entry, as [`Vcpu::inject_exception`], with CR2 where it is a page fault.
+    fn inject_fault(&mut self, fault: Fault) -> bool;
+}

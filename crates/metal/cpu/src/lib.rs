@@ -1,0 +1,2 @@
+//! Processors of the host: control registers, interrupts, local APIC, clocks, speculation controls.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Nested page tables of AMD-V.
+#![no_std]

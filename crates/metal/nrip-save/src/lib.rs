@@ -1,0 +1,2 @@
+//! Hardware part: the processor saves where the next instruction begins.
+#![no_std]

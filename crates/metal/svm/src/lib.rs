@@ -1,0 +1,2 @@
+//! AMD-V: virtual machine control blocks and world switches.
+#![no_std]

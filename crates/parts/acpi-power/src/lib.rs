@@ -1,0 +1,2 @@
+//! The ACPI fixed hardware: PM timer, power-off, reset.
+#![no_std]

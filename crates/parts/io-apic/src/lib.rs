@@ -1,0 +1,2 @@
+//! The I/O APIC.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The local APIC, xAPIC and x2APIC.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The PCI host bridge's configuration ports.
+#![no_std]

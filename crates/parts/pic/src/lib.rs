@@ -1,0 +1,2 @@
+//! The 8259A pair of interrupt controllers.
+#![no_std]

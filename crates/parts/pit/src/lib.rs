@@ -1,0 +1,2 @@
+//! The 8254 interval timer.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Sharing scheduler: weighted time slices.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Static scheduler: a vCPU owns its processor.
+#![no_std]

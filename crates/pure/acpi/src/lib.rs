@@ -1,0 +1,2 @@
+//! Reads ACPI tables out of untrusted byte slices, bounded.
+#![no_std]

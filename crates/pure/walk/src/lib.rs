@@ -1,0 +1,2 @@
+//! Walks a guest's page tables as its processor would.
+#![no_std]

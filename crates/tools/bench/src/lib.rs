@@ -1,0 +1,1 @@
+//! Bench machines: emulators that behave like a given machine.
