@@ -1,37 +1,7 @@
 //! The second stage of address translation: guest-physical to host-physical.
 
 use address::{GuestPhysical, HostPhysical};
-
-/// How the guest may use a range. Readable always: no second stage has write-only pages.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct MapMode {
-    /// Writes pass.
-    pub write: bool,
-    /// Fetches pass.
-    pub execute: bool,
-}
-
-impl MapMode {
-    /// RAM: everything passes.
-    pub const RAM: Self = Self { write: true, execute: true };
-    /// ROM: no writes.
-    pub const ROM: Self = Self { write: false, execute: true };
-}
-
-/// Why a mapping was refused. Nothing was changed.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum MapError {
-    /// An address or the length is no multiple of 4 KiB, or the length is 0.
-    Unaligned,
-    /// The range wraps, or exceeds what the tables can express.
-    OutOfRange,
-    /// The frames are another compartment's.
-    NotOwned,
-    /// Part of the guest's range is mapped already.
-    Occupied,
-    /// No frame is left for page tables.
-    NoFrames,
-}
+pub use tables::{MapError, MapMode};
 
 /// Proof that a mapping was taken away or narrowed: until it is used, processors may still hold the old translation.
 #[must_use = "processors may hold the old translation until it is flushed"]

@@ -1,6 +1,6 @@
 //! A virtual processor: mechanism only. It enters the guest and says why it came back; it never decides.
 
-use crate::{Exit, GuestTicks};
+use crate::{CpuIndex, Exit, GuestTicks};
 use x86::{
     CodeSize, Cr0, Cr4, DescriptorTable, Efer, Exception, Fault, General, Rflags, Segment, SegmentName,
     Segments, Xcr0,
@@ -9,6 +9,8 @@ use x86::{
 /// How a vCPU comes to a host processor.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Attachment {
+    /// The processor it comes to.
+    pub cpu: CpuIndex,
     /// Another processor ran it last, or it never ran: translations that this one holds may be old.
     pub moved: bool,
     /// This processor ran another compartment last: what its predictors learnt must not be used.
