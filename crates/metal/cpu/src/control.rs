@@ -1,0 +1,66 @@
+//! Control registers of the hypervisor itself: what every processor of the host gets before it does any work.
+
+use crate::Features;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+
+/// Sets CR0, CR4, EFER and PAT to the hypervisor's values, with everything on that protects it from itself and that the
+/// processor has: WP, NXE, SMEP, SMAP, UMIP.
+///
+/// SSE stays usable for guests' vector state only: the hypervisor is compiled without it.
+///
+/// # Safety
+///
+/// `features` is what this processor says. Its page tables have reserved bits clear if it has no NX.
+pub unsafe fn prepare(features: &Features) {
+    // SAFETY: Long mode with paging is on and stays on. WP only makes writes fault that are a bug of ours; NXE only gives a
+    // meaning to bit 63 of table entries; the CR4 bits are announced in CPUID, and guard nothing that the hypervisor does: it
+    // maps no user pages and runs no user code. Task switching is off, so that vector instructions of the world switch do not fault.
+    unsafe {
+        if features.nx {
+            Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE);
+        }
+        let mut cr0 = Cr0::read();
+        cr0 |= Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR;
+        cr0 &= !(Cr0Flags::EMULATE_COPROCESSOR
+            | Cr0Flags::TASK_SWITCHED
+            | Cr0Flags::ALIGNMENT_MASK
+            | Cr0Flags::NOT_WRITE_THROUGH
+            | Cr0Flags::CACHE_DISABLE);
+        Cr0::write(cr0);
+        let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::PAGE_GLOBAL;
+        cr4.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, features.machine_check);
+        cr4.set(Cr4Flags::OSFXSR, features.fxsr);
+        cr4.set(Cr4Flags::OSXMMEXCPT_ENABLE, features.fxsr);
+        cr4.set(Cr4Flags::OSXSAVE, features.xsave);
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+        cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
+        // Every bit is named: whatever firmware left on (VMXE, PCIDE, FSGSBASE) is off now.
+        Cr4::write_raw(cr4.bits());
+        if features.xsave {
+            crate::vector::set_xcr0(x86::Xcr0::X87.bits());
+        }
+    }
+    crate::speculation::learn(features);
+}
+
+/// Where the page tables in use begin: CR3 without its flags.
+#[inline(always)]
+pub fn page_tables() -> u64 {
+    let value: u64;
+    // SAFETY: Reads CR3, changes nothing.
+    unsafe { core::arch::asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value & 0x000f_ffff_ffff_f000
+}
+
+/// Loads page tables.
+///
+/// # Safety
+///
+/// The tables at `root` map the code that runs, its stack, its data and its descriptor tables just as they are mapped now, and no
+/// reference into what they leave out is used any more.
+#[inline(always)]
+pub unsafe fn set_page_tables(root: u64) {
+    // SAFETY: The caller's promise. Memory is clobbered: what is mapped changes.
+    unsafe { core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+}

@@ -1,0 +1,179 @@
+//! The end: a host fault, or a message that stops everything. It is a bug of ours, an NMI or a machine check, never a guest's
+//! doing. Everything stops, and the report says where and why.
+
+use crate::symbols::Symbols;
+use crate::{block, serial};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+/// What the handlers of exceptions leave on the stack.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    /// R15 down to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX.
+    registers: [u64; 15],
+    vector: u64,
+    error: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+/// Nobody faults. Otherwise the number of the processor that reports, plus 1.
+static REPORTING: AtomicU32 = AtomicU32::new(0);
+/// The other processors are told by NMI to stop.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+static TABLE: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static TABLE_LENGTH: AtomicUsize = AtomicUsize::new(0);
+/// What ends the machine: a `fn() -> !`, 0 if none is set.
+static END: AtomicUsize = AtomicUsize::new(0);
+
+/// Installs the symbol table that reports use: the format of [`crate::symbols`]. A broken one is not used.
+pub fn set_symbols(table: &'static [u8]) {
+    TABLE_LENGTH.store(table.len(), Ordering::Relaxed);
+    TABLE.store(table.as_ptr().cast_mut(), Ordering::Release);
+}
+
+/// Says what turns the machine off after a report. Without it the processor halts.
+pub fn set_end(end: fn() -> !) {
+    END.store(end as usize, Ordering::Release);
+}
+
+fn symbols() -> Option<Symbols<'static>> {
+    let table = TABLE.load(Ordering::Acquire);
+    if table.is_null() {
+        return None;
+    }
+    // SAFETY: `set_symbols` took both from a slice that lives for ever. It is called once at boot; the length was stored first.
+    Symbols::parse(unsafe { core::slice::from_raw_parts(table, TABLE_LENGTH.load(Ordering::Relaxed)) })
+}
+
+/// A code address as `name+offset`, or as it is where no table knows it.
+struct Place(u64);
+
+impl core::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match symbols().and_then(|symbols| symbols.find(self.0)) {
+            Some((name, offset)) => write!(formatter, "{name}+{offset:#x}"),
+            None => write!(formatter, "{:#x}", self.0),
+        }
+    }
+}
+
+const NAMES: [&str; 20] = [
+    "divide error",
+    "debug",
+    "NMI",
+    "breakpoint",
+    "overflow",
+    "bound range",
+    "invalid opcode",
+    "device not available",
+    "double fault",
+    "vector 9",
+    "invalid TSS",
+    "segment not present",
+    "stack",
+    "general protection",
+    "page fault",
+    "vector 15",
+    "x87",
+    "alignment check",
+    "machine check",
+    "SIMD",
+];
+
+fn name(vector: u64) -> &'static str {
+    usize::try_from(vector).ok().and_then(|vector| NAMES.get(vector)).copied().unwrap_or("reserved exception")
+}
+
+/// Makes this processor the one that reports, and stops all others. Does not come back on a processor that is not the first.
+fn seize() {
+    let me = u32::from(block::current().0) + 1;
+    match REPORTING.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            STOPPING.store(true, Ordering::Release);
+            crate::apic::stop_others();
+        }
+        Err(other) if other == me => {
+            // The report itself failed: say so with as little as possible.
+            serial::write(b"\r\nringfence| host fault while reporting a fault\r\n");
+            end();
+        }
+        Err(_) => crate::halt(),
+    }
+}
+
+fn end() -> ! {
+    let end = END.load(Ordering::Acquire);
+    if end != 0 {
+        // SAFETY: `set_end` stored a function of this type, and nobody else stores here.
+        let end: fn() -> ! = unsafe { core::mem::transmute(end) };
+        end();
+    }
+    crate::halt()
+}
+
+/// Reports a host exception and stops everything. Called by the exception stubs alone.
+pub(crate) extern "C" fn report(frame: &Frame) -> ! {
+    if frame.vector == 2 && STOPPING.load(Ordering::Acquire) {
+        crate::halt();
+    }
+    seize();
+    let cpu = block::current().0;
+    let what = name(frame.vector);
+    serial::write(b"\r\n");
+    serial::line(format_args!(
+        "host fault: {what} error={:#x} at {} cpu {cpu}",
+        frame.error,
+        Place(frame.rip)
+    ));
+    let cr2 = x86_64::registers::control::Cr2::read_raw();
+    if frame.vector == 8
+        && let Some(owner) = block::owner(cr2 as usize)
+    {
+        serial::line(format_args!("the stack of cpu {} ran into its guard page at {cr2:#x}", owner.0));
+    }
+    let [r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax] = frame.registers;
+    serial::line(format_args!("rip={:016x} cs={:x} rflags={:x}", frame.rip, frame.cs, frame.rflags));
+    serial::line(format_args!("rsp={:016x} ss={:x}", frame.rsp, frame.ss));
+    serial::line(format_args!("rax={rax:016x} rbx={rbx:016x} rcx={rcx:016x} rdx={rdx:016x}"));
+    serial::line(format_args!("rsi={rsi:016x} rdi={rdi:016x} rbp={rbp:016x}"));
+    serial::line(format_args!("r8 ={r8:016x} r9 ={r9:016x} r10={r10:016x} r11={r11:016x}"));
+    serial::line(format_args!("r12={r12:016x} r13={r13:016x} r14={r14:016x} r15={r15:016x}"));
+    serial::line(format_args!("cr2={cr2:016x} cr3={:016x}", crate::control::page_tables()));
+    serial::line(format_args!("everything is stopped"));
+    end()
+}
+
+/// Says why and stops everything: for what can only be a bug of ours, panics included.
+#[cold]
+pub fn fatal(message: core::fmt::Arguments<'_>) -> ! {
+    x86_64::instructions::interrupts::disable();
+    seize();
+    serial::write(b"\r\n");
+    serial::line(format_args!("host fault: {message} cpu {}", block::current().0));
+    serial::line(format_args!("everything is stopped"));
+    end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exception_has_a_name() {
+        assert_eq!(name(14), "page fault");
+        assert_eq!(name(18), "machine check");
+        assert_eq!(name(20), "reserved exception");
+        assert_eq!(name(u64::MAX), "reserved exception");
+    }
+
+    #[test]
+    fn the_frame_is_as_the_stubs_push_it() {
+        assert_eq!(core::mem::offset_of!(Frame, vector), 15 * 8);
+        assert_eq!(core::mem::offset_of!(Frame, rip), 17 * 8);
+        assert_eq!(core::mem::size_of::<Frame>(), 22 * 8);
+    }
+}
