@@ -13,12 +13,18 @@ use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, 
 #[derive(Debug)]
 pub struct Memory<const SIZE: usize> {
     bytes: spin::Mutex<[u8; SIZE]>,
+    module: spin::Mutex<&'static [u8]>,
 }
 
 impl<const SIZE: usize> Memory<SIZE> {
     /// RAM of zeros.
     pub const fn new() -> Self {
-        Self { bytes: spin::Mutex::new([0; SIZE]) }
+        Self { bytes: spin::Mutex::new([0; SIZE]), module: spin::Mutex::new(&[]) }
+    }
+
+    /// Sets the boot module that [`GuestMemory::load`] copies from; without one it has no bytes.
+    pub fn set_module(&self, module: &'static [u8]) {
+        *self.module.lock() = module;
     }
 }
 
@@ -49,6 +55,13 @@ impl<const SIZE: usize> GuestMemory for Memory<SIZE> {
 
     fn clear(&self) {
         self.bytes.lock().fill(0);
+    }
+
+    fn load(&self, source: u64, length: u64, target: GuestPhysical) -> Result<(), NotMemory> {
+        let module: &'static [u8] = *self.module.lock();
+        let length = usize::try_from(length).map_err(|_| NotMemory)?;
+        let from = range(GuestPhysical::new(source), length, module.len())?;
+        self.write(target, module.get(from).ok_or(NotMemory)?)
     }
 }
 

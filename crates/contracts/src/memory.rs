@@ -26,4 +26,8 @@ pub trait GuestMemory {
 
     /// Sets all of the compartment's RAM to zero.
     fn clear(&self);
+
+    /// Copies `length` bytes of the boot module, from `source` bytes behind its first, to `target`; all or nothing.
+    /// Refused where they are not bytes that this compartment's plan names.
+    fn load(&self, source: u64, length: u64, target: GuestPhysical) -> Result<(), NotMemory>;
 }
