@@ -1,1 +1,115 @@
 //! Bench machines: emulators that behave like a given machine.
+//!
+//! Tools row. A bench machine is data (`build-configs/NAME.toml`, [`BenchMachine`]); [`Session`] boots something on it and
+//! hands over its serial console as a stream of bytes, both ways, whatever the emulator is. An emulator never outlives its
+//! session: it is ended when the session is dropped, and the kernel ends it when this process dies in any other way.
+
+mod bochs;
+mod machine;
+mod qemu;
+mod session;
+
+use std::path::PathBuf;
+
+pub use machine::{BenchMachine, BootMethod, Emulator};
+pub use session::{End, Event, Input, Session};
+
+/// What is booted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Media {
+    /// A kernel that the emulator itself loads: a multiboot1 or PVH ELF.
+    Kernel {
+        /// The ELF.
+        image: PathBuf,
+        /// Its boot module, if any.
+        module: Option<PathBuf>,
+        /// Its command line.
+        command_line: String,
+    },
+    /// A CD image that firmware boots.
+    Iso(PathBuf),
+}
+
+/// What executes the machine's instructions.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Accelerator {
+    /// The emulator itself. Repeatable, and runs everywhere.
+    #[default]
+    Tcg,
+    /// The host's processor, through KVM with nested virtualization.
+    Kvm,
+    /// KVM where the host offers what the machine needs, else TCG.
+    Auto,
+}
+
+/// How a session is started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// What is booted.
+    pub media: Media,
+    /// What executes instructions.
+    pub accelerator: Accelerator,
+    /// Whether the machine's clock counts instructions, so that a run repeats exactly (QEMU only; Bochs always does so).
+    pub instruction_count: bool,
+    /// Further arguments for the emulator, as tests need them.
+    pub arguments: Vec<String>,
+}
+
+impl Start {
+    /// Boots `media` with everything else as usual.
+    pub fn new(media: Media) -> Self {
+        Self { media, accelerator: Accelerator::default(), instruction_count: false, arguments: Vec::new() }
+    }
+}
+
+/// The port of QEMU's `isa-debug-exit` device; Bochs has its own way ([`SHUTDOWN_PORT`]).
+pub const EXIT_PORT: u16 = 0xf4;
+/// Bochs ends when the bytes "Shutdown" are written to this port.
+pub const SHUTDOWN_PORT: u16 = 0x8900;
+
+/// Why a session cannot be started. Each sentence names its remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A bench machine's file cannot be read.
+    #[error("cannot read the bench machine {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A bench machine's file is wrong.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The emulator is not there.
+    #[error("there is no {program} on this machine: run `./ringfence setup`, which installs it")]
+    NoEmulator {
+        /// The program.
+        program: &'static str,
+    },
+    /// The emulator did not start.
+    #[error("{program} did not start: {message}")]
+    NotStarted {
+        /// The program.
+        program: &'static str,
+        /// Its own words, or the system's.
+        message: String,
+    },
+    /// KVM was asked for, and this host cannot do it.
+    #[error("this host cannot accelerate an AMD hypervisor with KVM ({0}): take `--accelerator tcg`")]
+    NoAcceleration(String),
+    /// What is asked for is beyond this machine's emulator.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Files for the emulator cannot be written.
+    #[error("cannot prepare the emulator's files: {0}")]
+    Files(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests;

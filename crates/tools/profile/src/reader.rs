@@ -122,10 +122,10 @@ impl Raw {
                 "summary" => raw.summary = reader.text(value)?,
                 "inherit" => raw.inherit = Some(Spanned::new(value.span(), reader.text(value)?)),
                 "parts" => {
-                    raw.parts = reader.plain_names(value, "part", &catalogue.names().collect::<Vec<_>>())?
+                    raw.parts = reader.plain_names(value, "part", &catalogue.names().collect::<Vec<_>>())?;
                 }
                 "without" => {
-                    raw.without = reader.names(value, "part", &catalogue.names().collect::<Vec<_>>())?
+                    raw.without = reader.names(value, "part", &catalogue.names().collect::<Vec<_>>())?;
                 }
                 "requires" => {
                     let known = REQUIREMENTS.map(|requirement| requirement.name);
@@ -199,7 +199,7 @@ impl Reader<'_> {
     fn list(&self, value: &Value<'_>) -> Result<Vec<Spanned<String>>, Error> {
         let array = value.get_ref().as_array().ok_or_else(|| self.wrong(value, "a list in brackets"))?;
         let mut names: Vec<Spanned<String>> = Vec::new();
-        for item in array.iter() {
+        for item in array {
             let name = self.text(item)?;
             if names.iter().any(|known| *known.get_ref() == name) {
                 return Err(self.source.error(

@@ -1,0 +1,77 @@
+//! QEMU's command line.
+
+use std::fs::{self, File};
+
+use crate::{Accelerator, BenchMachine, EXIT_PORT, Error, Media, Start};
+
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The arguments that make `machine` boot `start`, its console on standard input and output.
+pub(crate) fn arguments(machine: &BenchMachine, start: &Start) -> Result<Vec<String>, Error> {
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    // No default devices: no VGA, no network card with a boot ROM that talks.
+    add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", &machine.name]);
+    add(&["-machine", "pc", "-m", &format!("{}M", machine.memory_mib)]);
+    add(&["-cpu", &machine.cpu, "-smp", &machine.cpus.to_string()]);
+    // The session sends signals; the console's bytes are the guest's alone.
+    add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+    add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    if start.instruction_count {
+        if start.accelerator == Accelerator::Kvm {
+            return Err(Error::Unsupported(
+                "KVM cannot count instructions: take `--accelerator tcg`".to_owned(),
+            ));
+        }
+        add(&["-accel", "tcg"]);
+        add(&["-icount", "shift=0,sleep=off", "-rtc", "base=2024-01-01,clock=vm", "-seed", "1"]);
+    } else {
+        let kvm = match start.accelerator {
+            Accelerator::Tcg => false,
+            Accelerator::Auto => kvm_obstacle().is_none(),
+            Accelerator::Kvm => match kvm_obstacle() {
+                Some(obstacle) => return Err(Error::NoAcceleration(obstacle)),
+                None => true,
+            },
+        };
+        // TCG is multi-threaded unless told otherwise by an instruction count.
+        add(&["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
+    }
+    for device in &machine.devices {
+        add(&["-device", device]);
+    }
+    match &start.media {
+        Media::Kernel { image, module, command_line } => {
+            add(&["-kernel", &image.to_string_lossy(), "-append", command_line]);
+            if let Some(module) = module {
+                // A comma in a file name would begin another module; it is written twice.
+                add(&["-initrd", &module.to_string_lossy().replace(',', ",,")]);
+            }
+        }
+        Media::Iso(path) => {
+            let path = path.to_string_lossy().replace(',', ",,");
+            add(&["-drive", &format!("file={path},format=raw,if=ide,media=cdrom,readonly=on"), "-boot", "d"]);
+        }
+    }
+    arguments.extend(start.arguments.iter().cloned());
+    Ok(arguments)
+}
+
+/// Why this host cannot run an AMD hypervisor under KVM, if so.
+fn kvm_obstacle() -> Option<String> {
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+        return Some(format!("/dev/kvm cannot be opened: {error}"));
+    }
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let svm = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| line.split_whitespace().any(|flag| flag == "svm"));
+    if !svm {
+        return Some("its processor has no SVM".to_owned());
+    }
+    match fs::read_to_string("/sys/module/kvm_amd/parameters/nested") {
+        Ok(nested) if matches!(nested.trim(), "1" | "Y" | "y") => None,
+        _ => Some("kvm_amd has nested virtualization off".to_owned()),
+    }
+}
