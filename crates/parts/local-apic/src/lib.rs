@@ -13,7 +13,7 @@ use contracts::{
     LocalApic as _, Shorthand, Trigger,
 };
 use timer::{Mode, Timer};
-use vectors::VectorSet;
+use vectors::{Place, VectorSet};
 
 pub use timer::MINIMUM_PERIOD;
 
@@ -103,8 +103,11 @@ const SPURIOUS_WRITABLE: u32 = 0x3ff;
 
 /// Bits of the interrupt command register's low half (SDM §11.6.1).
 const COMMAND_WRITABLE: u32 = 0x000c_cfff;
+const COMMAND_MODE: u32 = 7 << 8;
+const COMMAND_LOGICAL: u32 = 1 << 11;
 const COMMAND_ASSERT: u32 = 1 << 14;
 const COMMAND_LEVEL: u32 = 1 << 15;
+const COMMAND_SHORTHAND: u32 = 3 << 18;
 
 /// The first vector that an interrupt may have; those below are the architecture's exceptions (SDM §11.5.2).
 const FIRST_VECTOR: u8 = 16;
@@ -172,7 +175,7 @@ impl LocalApic {
     #[inline]
     const fn processor_priority(&self) -> u8 {
         let serviced = match self.in_service.highest() {
-            Some(vector) => vector & 0xf0,
+            Some(place) => place.vector() & 0xf0,
             None => 0,
         };
         if self.task_priority & 0xf0 >= serviced { self.task_priority } else { serviced }
@@ -180,8 +183,8 @@ impl LocalApic {
 
     /// The arbitration priority (APM §16.6.4): the highest class of task, service and request.
     fn arbitration_priority(&self) -> u8 {
-        let highest = self.in_service.highest().max(self.requested.highest());
-        let class = highest.unwrap_or(0) & 0xf0;
+        let of = |set: &VectorSet| set.highest().map_or(0, Place::vector);
+        let class = of(&self.in_service).max(of(&self.requested)) & 0xf0;
         if self.task_priority & 0xf0 >= class { self.task_priority } else { class }
     }
 
@@ -204,10 +207,11 @@ impl LocalApic {
     /// Sets the request bit of a legal vector and remembers its trigger (SDM §11.8.4).
     #[inline]
     fn request(&mut self, vector: u8, trigger: Trigger) {
-        self.requested.insert(vector);
+        let place = Place::of(vector);
+        self.requested.insert(place);
         match trigger {
-            Trigger::Edge => self.level.remove(vector),
-            Trigger::Level => self.level.insert(vector),
+            Trigger::Edge => self.level.remove(place),
+            Trigger::Level => self.level.insert(place),
         }
     }
 
@@ -228,10 +232,10 @@ impl LocalApic {
     /// SDM §11.8.5.
     #[inline]
     fn end_of_interrupt(&mut self, effects: &mut ApicEffects) {
-        if let Some(vector) = self.in_service.take_highest()
-            && self.level.contains(vector)
-        {
-            effects.level_end = Some(vector);
+        let Some(place) = self.in_service.highest() else { return };
+        self.in_service.remove(place);
+        if self.level.contains(place) {
+            effects.level_end = Some(place.vector());
         }
     }
 
@@ -240,10 +244,43 @@ impl LocalApic {
         (self.id as u32 >> 4) << 16 | 1 << (self.id & 15)
     }
 
-    /// Carries out an interrupt command (SDM §11.6.1, table 11-3).
+    /// Carries out an interrupt command (SDM §11.6.1).
     #[inline]
     fn send(&mut self, low: u32, destination: u32, effects: &mut ApicEffects) {
-        let vector = low as u8;
+        if low & (COMMAND_MODE | COMMAND_SHORTHAND) != 0 {
+            self.send_special(low, destination, effects);
+        } else if (low as u8) < FIRST_VECTOR {
+            self.note(error::SEND_ILLEGAL_VECTOR);
+        } else {
+            effects.command = Some(self.command(low, destination, DeliveryMode::Fixed, Shorthand::None));
+        }
+    }
+
+    #[inline]
+    const fn command(
+        &self,
+        low: u32,
+        destination: u32,
+        mode: DeliveryMode,
+        shorthand: Shorthand,
+    ) -> InterruptCommand {
+        InterruptCommand {
+            shorthand,
+            message: InterruptMessage {
+                destination,
+                logical: low & COMMAND_LOGICAL != 0,
+                mode,
+                vector: low as u8,
+                // The trigger bit counts for the INIT level de-assert alone.
+                trigger: Trigger::Edge,
+            },
+            wide: self.is_extended(),
+        }
+    }
+
+    /// Commands with a shorthand or with another mode than fixed.
+    #[inline(never)]
+    fn send_special(&mut self, low: u32, destination: u32, effects: &mut ApicEffects) {
         // Reserved, and external interrupts, which only pins have: nothing is sent.
         let Some(mode) = DeliveryMode::from_bits((low >> 8) as u8 & 7) else { return };
         let shorthand = match low >> 18 & 3 {
@@ -253,31 +290,15 @@ impl LocalApic {
             _ => Shorthand::Others,
         };
         match mode {
-            DeliveryMode::Fixed | DeliveryMode::LowestPriority if vector < FIRST_VECTOR => {
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority if (low as u8) < FIRST_VECTOR => {
                 self.note(error::SEND_ILLEGAL_VECTOR);
-                return;
             }
-            DeliveryMode::Fixed if shorthand == Shorthand::Myself => {
-                self.interrupt_itself(vector);
-                return;
-            }
+            DeliveryMode::Fixed if shorthand == Shorthand::Myself => self.interrupt_itself(low as u8),
             // The INIT level de-assert: for the arbitration of processors before the Pentium 4.
-            DeliveryMode::Init if low & COMMAND_LEVEL != 0 && low & COMMAND_ASSERT == 0 => return,
-            DeliveryMode::External => return,
-            _ => {}
+            DeliveryMode::Init if low & COMMAND_LEVEL != 0 && low & COMMAND_ASSERT == 0 => {}
+            DeliveryMode::External => {}
+            _ => effects.command = Some(self.command(low, destination, mode, shorthand)),
         }
-        effects.command = Some(InterruptCommand {
-            shorthand,
-            message: InterruptMessage {
-                destination,
-                logical: low & 1 << 11 != 0,
-                mode,
-                vector,
-                // The trigger bit counts for the INIT level de-assert alone.
-                trigger: Trigger::Edge,
-            },
-            wide: self.is_extended(),
-        });
     }
 
     /// A fixed interrupt to itself does not need the fabric.
@@ -604,15 +625,16 @@ impl contracts::LocalApic for LocalApic {
 
     #[inline]
     fn pending(&self) -> Option<u8> {
-        let vector = self.requested.highest()?;
+        let vector = self.requested.highest()?.vector();
         (vector & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
     }
 
     #[inline]
     fn acknowledge(&mut self) -> Option<u8> {
         let vector = self.pending()?;
-        self.requested.remove(vector);
-        self.in_service.insert(vector);
+        let place = Place::of(vector);
+        self.requested.remove(place);
+        self.in_service.insert(place);
         Some(vector)
     }
 

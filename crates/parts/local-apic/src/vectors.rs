@@ -2,20 +2,40 @@
 
 use core::num::{NonZeroU8, NonZeroU32};
 
+/// Where a vector is in the registers.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Which register, 0 to 7.
+    word: u32,
+    /// Which bit of it, 0 to 31.
+    bit: u32,
+}
+
+impl Place {
+    /// The place of a vector.
+    #[inline]
+    pub const fn of(vector: u8) -> Self {
+        Self { word: vector as u32 >> 5, bit: vector as u32 & 31 }
+    }
+
+    /// The vector at that place.
+    #[inline]
+    pub const fn vector(self) -> u8 {
+        (self.word * 32 + self.bit) as u8
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        (self.word & 7) as usize
+    }
+}
+
 /// A set of vectors with a summary byte: bit n says that word n is not zero, so that the highest member is found
 /// without a loop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VectorSet {
     words: [u32; 8],
     occupied: u8,
-}
-
-const fn bit(vector: u8) -> u32 {
-    1 << (vector & 31)
-}
-
-const fn index(vector: u8) -> usize {
-    (vector >> 5) as usize
 }
 
 impl VectorSet {
@@ -29,48 +49,37 @@ impl VectorSet {
         self.words[(word & 7) as usize]
     }
 
-    /// Whether `vector` is in the set.
+    /// Whether the vector at `place` is in the set.
     #[inline]
-    pub const fn contains(&self, vector: u8) -> bool {
-        self.words[index(vector)] & bit(vector) != 0
+    pub const fn contains(&self, place: Place) -> bool {
+        self.words[place.index()] & 1 << place.bit != 0
     }
 
-    /// Adds `vector`.
+    /// Adds the vector at `place`.
     #[inline]
-    pub const fn insert(&mut self, vector: u8) {
-        self.words[index(vector)] |= bit(vector);
-        self.occupied |= 1 << (vector >> 5);
+    pub const fn insert(&mut self, place: Place) {
+        self.words[place.index()] |= 1 << place.bit;
+        self.occupied |= 1 << place.index();
     }
 
-    /// Takes `vector` out.
+    /// Takes the vector at `place` out.
     #[inline]
-    pub const fn remove(&mut self, vector: u8) {
-        let left = self.words[index(vector)] & !bit(vector);
-        self.words[index(vector)] = left;
-        if left == 0 {
-            self.occupied &= !(1 << (vector >> 5));
+    pub const fn remove(&mut self, place: Place) {
+        self.words[place.index()] &= !(1 << place.bit);
+        if self.words[place.index()] == 0 {
+            self.occupied &= !(1 << place.index());
         }
     }
 
     /// The highest vector of the set.
     #[inline]
-    pub const fn highest(&self) -> Option<u8> {
+    pub const fn highest(&self) -> Option<Place> {
         let Some(occupied) = NonZeroU8::new(self.occupied) else { return None };
-        let word = (occupied.ilog2() & 7) as u8;
+        let word = occupied.ilog2() & 7;
         match NonZeroU32::new(self.words[word as usize]) {
-            Some(bits) => Some(word << 5 | bits.ilog2() as u8),
+            Some(bits) => Some(Place { word, bit: bits.ilog2() }),
             None => None,
         }
-    }
-
-    /// Takes out the highest vector of the set and says which it was.
-    #[inline]
-    pub const fn take_highest(&mut self) -> Option<u8> {
-        let highest = self.highest();
-        if let Some(vector) = highest {
-            self.remove(vector);
-        }
-        highest
     }
 }
 
@@ -88,23 +97,23 @@ mod tests {
             for (vector, what) in steps {
                 match what {
                     0 => {
-                        set.insert(vector);
+                        set.insert(Place::of(vector));
                         plain[vector as usize] = true;
                     }
                     1 => {
-                        set.remove(vector);
+                        set.remove(Place::of(vector));
                         plain[vector as usize] = false;
                     }
                     _ => {
-                        let expected = plain.iter().rposition(|member| *member);
-                        prop_assert_eq!(set.take_highest().map(usize::from), expected);
-                        if let Some(highest) = expected {
-                            plain[highest] = false;
+                        if let Some(highest) = set.highest() {
+                            set.remove(highest);
+                            plain[highest.vector() as usize] = false;
                         }
                     }
                 }
-                prop_assert_eq!(set.highest().map(usize::from), plain.iter().rposition(|member| *member));
-                prop_assert_eq!(set.contains(vector), plain[vector as usize]);
+                let highest = set.highest().map(|place| place.vector() as usize);
+                prop_assert_eq!(highest, plain.iter().rposition(|member| *member));
+                prop_assert_eq!(set.contains(Place::of(vector)), plain[vector as usize]);
                 for word in 0..8u8 {
                     let expected = (0..32).filter(|bit| plain[32 * word as usize + bit]).map(|bit| 1u32 << bit).sum();
                     prop_assert_eq!(set.word(word), expected);
