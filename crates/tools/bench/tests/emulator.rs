@@ -159,7 +159,8 @@ fn qemu_boots_a_cd() {
 fn bochs_talks_both_ways_and_ends() {
     let folder = tempfile::tempdir().unwrap();
     let end = talks("bochs-phenom", &Start::new(Media::Iso(iso(folder.path()))));
-    assert_eq!(end.code, Some(1), "Bochs' shutdown port always ends with 1: {end:?}");
+    // Its exit code says nothing: 1, or a crash of its own when it tears its window down.
+    assert!(end.complaint.contains("shutdown requested"), "{end:?}");
 }
 
 #[test]
@@ -178,10 +179,14 @@ fn nothing_outlives_its_session() {
 
     // The kernel keeps the promise when nobody is left to drop the session.
     let (sender, events) = sync_channel::<Event>(64);
+    let (leave, left) = sync_channel::<()>(1);
     let starter = std::thread::spawn(move || {
         let session = Session::start(&machine("qemu-amd-epyc"), &start, sender).unwrap();
         std::mem::forget(session);
+        left.recv().unwrap();
     });
+    expect(&events, "!");
+    leave.send(()).unwrap();
     starter.join().unwrap();
     assert_eq!(end(&events).signal, Some(9));
 }
