@@ -35,7 +35,8 @@ struct Table(UnsafeCell<[Gate; 256]>);
 // SAFETY: `prepare` writes it while one processor runs, before anything reads it; afterwards it is only read, by processors.
 unsafe impl Sync for Table {}
 
-#[unsafe(link_section = ".sealed")]
+// The name begins with .bss so that it takes no room in the file.
+#[unsafe(link_section = ".bss.sealed")]
 static TABLE: Table = Table(UnsafeCell::new([[0; 2]; 256]));
 
 /// An interrupt gate of ring 0 (APM Vol. 2 §4.8.4); `stack` is 0 or an index into the interrupt stack table.
