@@ -13,6 +13,9 @@ pub const LINE_STATUS: u16 = 0x3fd;
 /// The transmitter holding register is empty.
 const TRANSMITTER_EMPTY: u8 = 0x20;
 
+/// Nothing is left in the transmitter.
+const TRANSMITTER_IDLE: u8 = 0x40;
+
 /// The serial port.
 pub struct Console;
 
@@ -34,6 +37,11 @@ impl Console {
             while port_in(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {}
             port_out(DATA, *byte);
         }
+    }
+
+    /// Waits until the last byte has left.
+    pub fn finish() {
+        while port_in(LINE_STATUS) & TRANSMITTER_IDLE == 0 {}
     }
 }
 

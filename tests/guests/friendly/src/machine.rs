@@ -105,16 +105,36 @@ pub fn mask_legacy_interrupts() {
 }
 
 /// Turns the machine off, by each door that one of our machines may have: sleep state S5 as Ringfence's ACPI tables give it
-/// (type 5), S5 of an emulated PIIX4 (type 0), and the debug exit of an emulator. ACPI 6.5 section 4.8.3.2.1: SLP_TYP in bits
+/// (type 5), S5 of an emulated PIIX4 (type 0), and the debug exits of QEMU and Bochs. ACPI 6.5 section 4.8.3.2.1: SLP_TYP in bits
 /// 12–10, SLP_EN in bit 13.
+///
+/// An emulator takes a request to turn off when it next looks, so that this program runs on for a while: the next door is
+/// tried only after [`PATIENCE`].
 pub fn power_off() -> ! {
     const CONTROL: u16 = 0x604;
     const SLEEP_ENABLE: u16 = 1 << 13;
+    crate::console::Console::finish();
     port_out_word(CONTROL, 5 << 10 | SLEEP_ENABLE);
     port_out_word(CONTROL, SLEEP_ENABLE);
+    let asked = now();
+    while now().wrapping_sub(asked) < PATIENCE {}
     port_out(0xf4, 0x10);
+    for letter in *b"Shutdown" {
+        port_out(0x8900, letter);
+    }
     loop {
         // SAFETY: nothing is left to do.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
+}
+
+/// Ticks for which an emulator may take its time to turn off.
+const PATIENCE: u64 = 50_000_000;
+
+/// The time stamp counter, after everything before has been executed.
+pub fn now() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reads a counter.
+    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack)) };
+    u64::from(high) << 32 | u64::from(low)
 }

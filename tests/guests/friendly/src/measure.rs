@@ -3,7 +3,7 @@
 use crate::console::{Console, LINE_STATUS, print};
 use crate::interrupts::{COUNTED, INTERRUPTS, SPURIOUS, expecting};
 use crate::machine::{
-    APIC_BASE, EFER, Features, features, read_msr, read_register, write_msr, write_register,
+    APIC_BASE, EFER, Features, features, now, read_msr, read_register, write_msr, write_register,
 };
 use core::arch::asm;
 use core::sync::atomic::Ordering;
@@ -357,11 +357,4 @@ fn console() {
         Console::write(LINE);
         now() - begin
     });
-}
-
-fn now() -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: reads a counter.
-    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high) };
-    u64::from(high) << 32 | u64::from(low)
 }
