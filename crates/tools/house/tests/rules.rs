@@ -39,7 +39,7 @@ impl Tree {
         tree.member(
             "crates/parts/bell",
             "contracts = { path = \"../../contracts\" }",
-            "#![no_std]\npub struct Bell;\nimpl contracts::Device for Bell {}\n",
+            "#![no_std]\npub struct Bell;\nimpl contracts::Device for Bell {}\n#[test]\nfn limited() {}\nfn product() {}\n",
         );
         tree.write(
             "crates/parts/bell/README.md",
@@ -461,6 +461,22 @@ fn a_device_without_a_threat_table() {
     tree.breaks("threat-tables", "crates/parts/bell/README.md", "no threat table");
     fs::remove_file(tree.0.path().join("crates/parts/bell/README.md")).unwrap();
     tree.breaks("threat-tables", "crates/parts/bell/README.md", "is missing");
+}
+
+#[test]
+fn a_threat_without_a_test_that_exists() {
+    for (test, what) in [
+        ("by design", "a threat without a test"),
+        ("`absent`", "no test is called absent"),
+        ("`limited`, `product`", "no test is called product"),
+    ] {
+        let tree = Tree::new();
+        tree.replace("crates/parts/bell/README.md", "`limited`", test);
+        tree.breaks("threat-tables", "crates/parts/bell/README.md:5", what);
+    }
+    let tree = Tree::new();
+    tree.replace("crates/parts/bell/README.md", "`limited`", "`tests::limited`");
+    assert!(tree.check().iter().all(Outcome::holds));
 }
 
 #[test]

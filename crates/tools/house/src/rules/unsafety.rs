@@ -222,8 +222,8 @@ fn is_documented(lines: &[&str], line: usize) -> bool {
         if text.starts_with("//") || text.starts_with("#[") {
             continue;
         }
-        // The beginning of a statement that goes on in the next line, such as `let value =`; at most four lines of it.
-        let ends = text.is_empty() || text.ends_with([';', '{', '}', ',']);
+        // The beginning of a statement or of a match's arm that goes on in the next line; at most four lines of it.
+        let ends = text.is_empty() || text.ends_with([';', '{', '}', ',']) && !text.ends_with("=> {");
         statement += 1;
         if ends || statement > 4 {
             return false;
