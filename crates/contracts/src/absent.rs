@@ -1,6 +1,11 @@
 //! The null parts: what stands where a profile leaves a part out. Each answers as a machine without that device does.
 
-use crate::{Context, Device, Effects, IoApic, LegacyPic, NextInstruction, Platform, Savable};
+use crate::{
+    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, Device, Effects, Exit, GuestTicks, HostTime,
+    IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, Savable, Scheduler, StartState, Trigger,
+    Turn, Vcpu, VcpuName,
+};
+use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
 /// No such device: claims nothing.
 #[derive(Debug)]
@@ -40,6 +45,207 @@ impl IoApic for Absent {
 
 impl NextInstruction for Absent {
     const SAVED: bool = false;
+}
+
+/// A virtual processor where there is no back end: there is none.
+#[derive(Debug)]
+pub enum NoVcpu {}
+
+impl Vcpu for NoVcpu {
+    fn start(&mut self, _: &StartState) {
+        match *self {}
+    }
+    fn attach(&mut self, _: Attachment) {
+        match *self {}
+    }
+    fn detach(&mut self) {
+        match *self {}
+    }
+    fn run(&mut self) -> Exit {
+        match *self {}
+    }
+    fn general(&self, _: General) -> u64 {
+        match *self {}
+    }
+    fn set_general(&mut self, _: General, _: u64) {
+        match *self {}
+    }
+    fn instruction_pointer(&self) -> u64 {
+        match *self {}
+    }
+    fn next_instruction(&self) -> Option<u64> {
+        match *self {}
+    }
+    fn complete(&mut self, _: u64) {
+        match *self {}
+    }
+    fn flags(&self) -> Rflags {
+        match *self {}
+    }
+    fn set_flags(&mut self, _: Rflags) {
+        match *self {}
+    }
+    fn cr0(&self) -> Cr0 {
+        match *self {}
+    }
+    fn set_cr0(&mut self, _: Cr0) {
+        match *self {}
+    }
+    fn cr2(&self) -> u64 {
+        match *self {}
+    }
+    fn cr3(&self) -> u64 {
+        match *self {}
+    }
+    fn set_cr3(&mut self, _: u64) {
+        match *self {}
+    }
+    fn cr4(&self) -> Cr4 {
+        match *self {}
+    }
+    fn set_cr4(&mut self, _: Cr4) {
+        match *self {}
+    }
+    fn efer(&self) -> Efer {
+        match *self {}
+    }
+    fn set_efer(&mut self, _: Efer) {
+        match *self {}
+    }
+    fn xcr0(&self) -> Xcr0 {
+        match *self {}
+    }
+    fn set_xcr0(&mut self, _: Xcr0) {
+        match *self {}
+    }
+    fn page_attributes(&self) -> u64 {
+        match *self {}
+    }
+    fn set_page_attributes(&mut self, _: u64) {
+        match *self {}
+    }
+    fn set_tsc_aux(&mut self, _: u32) {
+        match *self {}
+    }
+    fn segment(&self, _: SegmentName) -> Segment {
+        match *self {}
+    }
+    fn privilege(&self) -> u8 {
+        match *self {}
+    }
+    fn code_size(&self) -> CodeSize {
+        match *self {}
+    }
+    fn set_ticks_offset(&mut self, _: u64) {
+        match *self {}
+    }
+    fn ticks(&self) -> GuestTicks {
+        match *self {}
+    }
+    fn accepts_interrupt(&self) -> bool {
+        match *self {}
+    }
+    fn accepts_non_maskable(&self) -> bool {
+        match *self {}
+    }
+    fn set_window(&mut self, _: bool) {
+        match *self {}
+    }
+    fn set_non_maskable_window(&mut self) {
+        match *self {}
+    }
+    fn inject_interrupt(&mut self, _: u8) {
+        match *self {}
+    }
+    fn inject_non_maskable(&mut self) {
+        match *self {}
+    }
+    fn inject_exception(&mut self, _: Exception, _: Option<u32>) -> bool {
+        match *self {}
+    }
+    fn inject_fault(&mut self, _: Fault) -> bool {
+        match *self {}
+    }
+}
+
+/// No local APIC: nothing answers, nothing arrives.
+impl LocalApic for Absent {
+    fn new(_: u8, _: bool) -> Self {
+        Self
+    }
+    fn init(&mut self) {}
+    fn base(&self) -> u64 {
+        0
+    }
+    fn write_base(&mut self, _: u64, _: &mut ApicEffects) -> bool {
+        false
+    }
+    fn page(&self) -> Option<u64> {
+        None
+    }
+    fn read(&mut self, _: u16, _: GuestTicks) -> u32 {
+        0
+    }
+    fn write(&mut self, _: u16, _: u32, _: GuestTicks, _: &mut ApicEffects) {}
+    fn read_msr(&mut self, _: u32, _: GuestTicks) -> Option<u64> {
+        None
+    }
+    fn write_msr(&mut self, _: u32, _: u64, _: GuestTicks, _: &mut ApicEffects) -> bool {
+        false
+    }
+    fn tsc_deadline(&self) -> u64 {
+        0
+    }
+    fn set_tsc_deadline(&mut self, _: u64, _: GuestTicks) {}
+    fn accept(&mut self, _: u8, _: Trigger) {}
+    /// Without a local APIC the PIC's output is the processor's interrupt pin.
+    fn takes_external(&self) -> bool {
+        true
+    }
+    fn takes_non_maskable(&self) -> bool {
+        true
+    }
+    fn pending(&self) -> Option<u8> {
+        None
+    }
+    fn acknowledge(&mut self) -> Option<u8> {
+        None
+    }
+    fn task_priority(&self) -> u8 {
+        0
+    }
+    fn set_task_priority(&mut self, _: u8) {}
+    fn deadline(&self) -> Option<GuestTicks> {
+        None
+    }
+    fn expire(&mut self, _: GuestTicks) {}
+    fn destination(&self) -> ApicDestination {
+        ApicDestination::default()
+    }
+}
+
+/// No scheduler: nobody is admitted.
+#[derive(Debug)]
+pub struct NoScheduler<const VCPUS: usize>;
+
+impl<const VCPUS: usize> Scheduler for NoScheduler<VCPUS> {
+    fn new(_: u8) -> Self {
+        Self
+    }
+    fn admit(&self, _: VcpuName, _: u32, _: Option<CpuIndex>) -> bool {
+        false
+    }
+    fn retire(&self, _: VcpuName) {}
+    fn next(&self, _: CpuIndex, _: HostTime) -> Turn {
+        Turn::Idle { until: None }
+    }
+    fn leave(&self, _: CpuIndex, _: VcpuName, _: HostTime, _: Leave) {}
+    fn wake(&self, _: VcpuName, _: HostTime) -> Option<CpuIndex> {
+        None
+    }
+    fn contended(&self, _: CpuIndex) -> bool {
+        false
+    }
 }
 
 /// Whether the image offers guests a clock page (part `kvm-clock`), and what it holds.

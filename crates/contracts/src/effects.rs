@@ -38,6 +38,7 @@ const CAPACITY: usize = 24;
 pub struct Effects {
     list: Vec<Effect, CAPACITY>,
     timer: Option<Option<GuestTime>>,
+    timers_changed: bool,
     overflowed: bool,
 }
 
@@ -45,7 +46,7 @@ impl Effects {
     /// No wishes yet.
     #[inline]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), timer: None, overflowed: false }
+        Self { list: Vec::new(), timer: None, timers_changed: false, overflowed: false }
     }
 
     /// Adds a wish. One that does not fit is dropped and remembered as overflow: a fault of the device model, which
@@ -67,6 +68,13 @@ impl Effects {
     #[inline]
     pub fn timer(&mut self, deadline: Option<GuestTime>) {
         self.timer = Some(deadline);
+        self.timers_changed = true;
+    }
+
+    /// Whether any timer was set since this was last asked.
+    #[inline]
+    pub fn take_timers_changed(&mut self) -> bool {
+        core::mem::take(&mut self.timers_changed)
     }
 
     /// Takes what was said about the timer, if anything.

@@ -1,0 +1,128 @@
+//! What the image asks of a virtualization back end and of a second stage while it builds compartments.
+//!
+//! Row 3 (metal): these speak of frames and of processors, which the contracts do not know. [`Absent`] stands where a profile has
+//! none: it names what is missing, and nothing can be built with it.
+#![no_std]
+
+use address::HostPhysical;
+use contracts::{CpuIndex, MapError, SecondStage, Vcpu};
+use cpu::Features;
+use memory::{Frames, OwnedFrames, Page, PrivateArea};
+
+/// A virtualization back end: `svm`, later `vmx`.
+pub trait BackEnd {
+    /// Its virtual processors.
+    type Vcpu: Vcpu + Send;
+
+    /// What keeps it from running on a processor with these features, as a sentence. Changes nothing.
+    fn missing(features: &Features) -> Option<&'static str>;
+
+    /// Takes what all processors need from the frames. Called once, on the bootstrap processor, before [`Self::enable`]. False: no
+    /// frames are left.
+    fn prepare(frames: &mut Frames, cpus: usize) -> bool;
+
+    /// Switches virtualization on for this processor, which is number `cpu`.
+    fn enable(cpu: CpuIndex, features: &Features) -> bool;
+
+    /// Private pages that one virtual processor needs.
+    fn pages(features: &Features) -> usize;
+
+    /// Makes a virtual processor in `area`, whose compartment's second stage has its root at `root`. `number` counts all of the
+    /// machine from 0. `None`: the area has no pages left.
+    fn vcpu(
+        area: &mut PrivateArea,
+        root: HostPhysical,
+        number: u32,
+        features: &Features,
+    ) -> Option<Self::Vcpu>;
+}
+
+/// A second stage while it is built.
+pub trait Stage: SecondStage<Frames = OwnedFrames> + Sized {
+    /// What keeps it from being used on a processor with these features, as a sentence.
+    fn missing(features: &Features) -> Option<&'static str>;
+
+    /// Private pages that tables for so many bytes of RAM in so many extents need at most.
+    fn pages(ram: u64, extents: usize) -> usize;
+
+    /// Empty tables of compartment `owner` in `count` contiguous zeroed pages.
+    fn new(owner: u8, pages: Page, count: usize, features: &Features) -> Self;
+
+    /// The root.
+    fn root(&self) -> HostPhysical;
+}
+
+/// No back end, no second stage.
+pub struct Absent;
+
+impl BackEnd for Absent {
+    type Vcpu = contracts::absent::NoVcpu;
+
+    fn missing(_: &Features) -> Option<&'static str> {
+        Some("this image has no virtualization back end: its profile names neither part svm nor part vmx")
+    }
+
+    fn prepare(_: &mut Frames, _: usize) -> bool {
+        false
+    }
+
+    fn enable(_: CpuIndex, _: &Features) -> bool {
+        false
+    }
+
+    fn pages(_: &Features) -> usize {
+        0
+    }
+
+    fn vcpu(_: &mut PrivateArea, _: HostPhysical, _: u32, _: &Features) -> Option<Self::Vcpu> {
+        None
+    }
+}
+
+impl SecondStage for Absent {
+    type Frames = OwnedFrames;
+
+    fn map(
+        &mut self,
+        _: address::GuestPhysical,
+        _: &OwnedFrames,
+        _: contracts::MapMode,
+    ) -> Result<(), MapError> {
+        Err(MapError::NoFrames)
+    }
+
+    fn unmap(&mut self, _: address::GuestPhysical, _: u64) -> Result<contracts::FlushToken, MapError> {
+        Err(MapError::NoFrames)
+    }
+
+    fn protect(
+        &mut self,
+        _: address::GuestPhysical,
+        _: u64,
+        _: contracts::MapMode,
+    ) -> Result<contracts::FlushToken, MapError> {
+        Err(MapError::NoFrames)
+    }
+
+    fn translate(&self, _: address::GuestPhysical) -> Option<(HostPhysical, contracts::MapMode)> {
+        None
+    }
+}
+
+impl Stage for Absent {
+    fn missing(_: &Features) -> Option<&'static str> {
+        Some("this image has no second stage: its profile names neither part npt nor part ept")
+    }
+
+    fn pages(_: u64, _: usize) -> usize {
+        0
+    }
+
+    fn new(_: u8, _: Page, _: usize, _: &Features) -> Self {
+        Self
+    }
+
+    fn root(&self) -> HostPhysical {
+        HostPhysical::new(0)
+    }
+}

@@ -1,0 +1,590 @@
+//! A virtual processor of AMD-V.
+
+use crate::control_block::{ControlBlock, Intercepts3, Intercepts4, event, flush, virtual_interrupt};
+use crate::host;
+use crate::vector::VectorState;
+use crate::{exit, permissions};
+use address::HostPhysical;
+use contracts::{Attachment, Exit, GuestTicks, NextInstruction, StartState, Vcpu};
+use core::arch::naked_asm;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use cpu::Features;
+use memory::Page;
+use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
+
+/// The private frames of one virtual processor.
+pub struct Frames {
+    /// For the VMCB.
+    pub control_block: Page,
+    /// For the vector state, as many contiguous pages as the processor's XSAVE area needs.
+    pub vector: Page,
+    /// Root of the nested page tables.
+    pub nested_root: HostPhysical,
+}
+
+/// CR0 after reset has CD and NW set; software finds caches on, as it does after firmware.
+const PAGE_ATTRIBUTES_AT_RESET: u64 = 0x0007_0406_0007_0406;
+/// DR6 and DR7 after reset (APM Vol. 2 §14.1.3).
+const DR6_AT_RESET: u64 = 0xffff_0ff0;
+const DR7_AT_RESET: u64 = 0x400;
+/// DR6.BS: a single step.
+const SINGLE_STEP: u64 = 1 << 14;
+
+/// Intercepts of word 3 that are always on.
+const ALWAYS_3: Intercepts3 = Intercepts3::INTERRUPT
+    .union(Intercepts3::NON_MASKABLE)
+    .union(Intercepts3::SYSTEM_MANAGEMENT)
+    .union(Intercepts3::INIT)
+    .union(Intercepts3::CR0_SELECTIVE)
+    .union(Intercepts3::RDPMC)
+    .union(Intercepts3::CPUID)
+    .union(Intercepts3::RSM)
+    .union(Intercepts3::INVD)
+    .union(Intercepts3::HLT)
+    .union(Intercepts3::INVLPGA)
+    .union(Intercepts3::PORT)
+    .union(Intercepts3::MSR)
+    .union(Intercepts3::TASK_SWITCH)
+    .union(Intercepts3::FERR_FREEZE)
+    .union(Intercepts3::SHUTDOWN);
+
+/// A virtual processor. `N` says whether the processor saves the address of the next instruction.
+pub struct SvmVcpu<N> {
+    block: NonNull<ControlBlock>,
+    block_physical: HostPhysical,
+    vector: VectorState,
+    /// General registers by number; RAX and RSP live in the VMCB.
+    general: [u64; 16],
+    host_page: u64,
+    debug: [u64; 4],
+    xcr0: Xcr0,
+    ticks_aux: u32,
+    /// Whether this processor's TSC_AUX exists.
+    has_ticks_aux: bool,
+    flush: u32,
+    address_space_shared: bool,
+    /// An NMI was delivered and its handler has not returned.
+    in_non_maskable: bool,
+    /// The NMI handler's IRET stands here and has not been executed yet.
+    returning_at: Option<u64>,
+    port_next: bool,
+    next_saved: PhantomData<N>,
+}
+
+// SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
+// on any processor.
+unsafe impl<N> Send for SvmVcpu<N> {}
+
+impl<N: NextInstruction> SvmVcpu<N> {
+    /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
+    /// space identifier; where the processor has too few, several share one and flush it at every change.
+    pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
+        let usable = features.asids.saturating_sub(1).max(1);
+        let mut vcpu = Self {
+            block: frames.control_block.pointer().cast(),
+            block_physical: frames.control_block.physical(),
+            vector: VectorState::new(frames.vector.pointer(), features),
+            general: [0; 16],
+            host_page: 0,
+            debug: [0; 4],
+            xcr0: Xcr0::X87,
+            ticks_aux: 0,
+            has_ticks_aux: features.rdtscp,
+            flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
+            address_space_shared: number >= usable,
+            in_non_maskable: false,
+            returning_at: None,
+            port_next: false,
+            next_saved: PhantomData,
+        };
+        let (ports, msrs) = permissions::addresses();
+        let block = vcpu.block_mut();
+        // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
+        // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
+        block.control_reads = 1 << 8;
+        block.control_writes = 1 << 4 | 1 << 8;
+        block.exceptions = 1 << Exception::MachineCheck.vector();
+        block.intercepts_3 = ALWAYS_3.bits();
+        block.intercepts_4 = Intercepts4::all().bits();
+        block.port_permissions = ports.get();
+        block.msr_permissions = msrs.get();
+        block.address_space = 1 + number % usable;
+        block.virtual_interrupt = virtual_interrupt::MASKING;
+        block.nested_paging = 1;
+        block.nested_root = frames.nested_root.get();
+        vcpu.start(&StartState::start_up(0));
+        vcpu
+    }
+
+    #[inline(always)]
+    fn block(&self) -> &ControlBlock {
+        // SAFETY: the frame is this virtual processor's own (`Frames`), page-aligned, zeroed at first, and mapped while its
+        // compartment is served, which is the only time when safe code holds a reference to `self` (`memory::PrivateVault`).
+        // Every bit pattern is a valid `ControlBlock`. The processor writes it only inside `enter`, which borrows `self` mutably.
+        unsafe { self.block.as_ref() }
+    }
+
+    #[inline(always)]
+    fn block_mut(&mut self) -> &mut ControlBlock {
+        // SAFETY: as in `block`; `self` is borrowed mutably, so there is no other reference.
+        unsafe { self.block.as_mut() }
+    }
+
+    fn flush_translations(&mut self) {
+        let kind = self.flush;
+        self.block_mut().flush = kind;
+    }
+
+    fn long_mode(&self) -> bool {
+        self.efer().contains(Efer::LONG_MODE_ACTIVE)
+    }
+
+    /// The double-fault rules (APM Vol. 2 table 8-3) for a new exception while another one is on its way.
+    fn combined(pending: u64, new: Exception) -> Option<Exception> {
+        let contributory = |vector: u8| matches!(vector, 0 | 10..=13);
+        if pending & event::VALID == 0 || pending & event::TYPE != event::EXCEPTION {
+            return Some(new);
+        }
+        let (old, page) = (pending as u8, Exception::Page.vector());
+        if old == Exception::DoubleFault.vector() && (contributory(new.vector()) || new.vector() == page) {
+            return None;
+        }
+        let double = (contributory(old) && contributory(new.vector()))
+            || (old == page && (new.vector() == page || contributory(new.vector())));
+        Some(if double { Exception::DoubleFault } else { new })
+    }
+}
+
+/// One round trip: enters the guest with the VMCB at `block`, comes back at the next #VMEXIT.
+///
+/// `general` points at 16 registers by number, of which 0 (RAX) and 4 (RSP) are not used; `host` is the page that holds the host's half
+/// of VMLOAD's registers.
+///
+/// Interrupts are masked before and after. Between CLGI and VMRUN nothing is taken, so a kick that came after the caller's
+/// last look at its mailbox makes VMRUN come back at once (APM Vol. 2 §15.17): IF is set there because with V_INTR_MASKING
+/// the host's IF decides whether physical interrupts make the guest exit (APM Vol. 2 §15.21.1).
+///
+/// # Safety
+/// SVM is enabled on this processor; `block` is the physical address of a VMCB and `host` of a page that VMSAVE filled on this
+/// processor; `general` points to 16 writable registers.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn world_switch(block: u64, general: *mut [u64; 16], host: u64) {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push rdx",
+        "push rsi",
+        "mov rax, rdi",
+        "mov rcx, [rsi + 8]",
+        "mov rdx, [rsi + 16]",
+        "mov rbx, [rsi + 24]",
+        "mov rbp, [rsi + 40]",
+        "mov rdi, [rsi + 56]",
+        "mov r8, [rsi + 64]",
+        "mov r9, [rsi + 72]",
+        "mov r10, [rsi + 80]",
+        "mov r11, [rsi + 88]",
+        "mov r12, [rsi + 96]",
+        "mov r13, [rsi + 104]",
+        "mov r14, [rsi + 112]",
+        "mov r15, [rsi + 120]",
+        "mov rsi, [rsi + 48]",
+        "clgi",
+        "sti",
+        "vmload rax",
+        "vmrun rax",
+        "vmsave rax",
+        "cli",
+        // RSP is the host's again. The guest's RSI goes where the pointer to the registers was.
+        "xchg rsi, [rsp]",
+        "mov [rsi + 8], rcx",
+        "mov [rsi + 16], rdx",
+        "mov [rsi + 24], rbx",
+        "mov [rsi + 40], rbp",
+        "mov [rsi + 56], rdi",
+        "mov [rsi + 64], r8",
+        "mov [rsi + 72], r9",
+        "mov [rsi + 80], r10",
+        "mov [rsi + 88], r11",
+        "mov [rsi + 96], r12",
+        "mov [rsi + 104], r13",
+        "mov [rsi + 112], r14",
+        "mov [rsi + 120], r15",
+        "pop rcx",
+        "mov [rsi + 48], rcx",
+        "pop rax",
+        "vmload rax",
+        "stgi",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "ret",
+    )
+}
+
+impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
+    fn start(&mut self, state: &StartState) {
+        self.general = state.general;
+        self.debug = [0; 4];
+        self.xcr0 = Xcr0::X87;
+        self.in_non_maskable = false;
+        self.returning_at = None;
+        // SAFETY: the area is this virtual processor's own, large enough and aligned (`Frames`), and its state is not loaded in
+        // a processor: a virtual processor is started while detached.
+        unsafe { self.vector.reset() };
+        let block = self.block_mut();
+        block.event_injection = 0;
+        block.interrupt_shadow = 0;
+        block.exit_interruption = 0;
+        block.virtual_interrupt = virtual_interrupt::MASKING;
+        block.intercepts_3 = ALWAYS_3.bits();
+        block.es.set(&state.segments.es);
+        block.cs.set(&state.segments.cs);
+        block.ss.set(&state.segments.ss);
+        block.ds.set(&state.segments.ds);
+        block.fs.set(&state.segments.fs);
+        block.gs.set(&state.segments.gs);
+        block.ldtr.set(&state.segments.ldtr);
+        block.tr.set(&state.segments.tr);
+        block.gdtr.set_table(state.gdt);
+        block.idtr.set_table(state.idt);
+        block.privilege = 0;
+        block.efer = (state.efer | Efer::SECURE_VIRTUAL_MACHINE).bits();
+        block.cr0 = state.cr0.bits();
+        block.cr2 = 0;
+        block.cr3 = state.cr3;
+        block.cr4 = state.cr4.bits();
+        block.dr6 = DR6_AT_RESET;
+        block.dr7 = DR7_AT_RESET;
+        block.rflags = (state.flags | Rflags::ALWAYS_ONE).bits();
+        block.rip = state.instruction_pointer;
+        block.rsp = state.general[General::Rsp as usize];
+        block.rax = state.general[General::Rax as usize];
+        block.star = 0;
+        block.lstar = 0;
+        block.cstar = 0;
+        block.sfmask = 0;
+        block.kernel_gs_base = 0;
+        block.sysenter_cs = 0;
+        block.sysenter_esp = 0;
+        block.sysenter_eip = 0;
+        block.page_attributes = PAGE_ATTRIBUTES_AT_RESET;
+        block.debug_control = 0;
+        self.flush_translations();
+    }
+
+    fn attach(&mut self, how: Attachment) {
+        if how.stranger {
+            cpu::speculation::indirect_branch_barrier();
+            cpu::speculation::fill_return_stack();
+        }
+        if how.moved || self.address_space_shared {
+            self.flush_translations();
+        }
+        self.host_page = host::registers(how.cpu).map_or(0, HostPhysical::get);
+        cpu::vector::set_debug_addresses(self.debug);
+        // SAFETY: the area holds what `reset` or `save` wrote; the values of XCR0, DR0–3 and TSC_AUX are the guest's, checked
+        // when they were set, and the hypervisor itself uses none of these registers (it is compiled without vector
+        // instructions, sets no breakpoints and does not execute RDTSCP).
+        unsafe {
+            self.vector.restore(self.xcr0);
+            if self.has_ticks_aux {
+                cpu::msr::write(x86::msr::TSC_AUX, self.ticks_aux as u64);
+            }
+        }
+    }
+
+    /// The vector registers keep their values until the next virtual processor's replace them; nothing reads them in between.
+    fn detach(&mut self) {
+        // SAFETY: as in `attach`; this processor holds this virtual processor's state.
+        unsafe {
+            self.vector.save();
+        }
+        self.debug = cpu::vector::debug_addresses();
+        self.host_page = 0;
+    }
+
+    #[inline]
+    fn run(&mut self) -> Exit {
+        if self.host_page == 0 {
+            return Exit::Failed(contracts::EntryFailure { code: 0 });
+        }
+        // SAFETY: `host_page` is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
+        // the VMCB is this virtual processor's own, and its RAM, tables and permission maps were set by `new`.
+        unsafe { world_switch(self.block_physical.get(), &raw mut self.general, self.host_page) };
+        let block = self.block_mut();
+        block.flush = flush::NOTHING;
+        // An event whose delivery was cut short goes in first at the next entry. INTn is not: it is executed again, since RIP still
+        // points at it.
+        let cut = block.exit_interruption;
+        block.event_injection =
+            if cut & event::VALID != 0 && cut & event::TYPE != event::SOFTWARE { cut } else { 0 };
+        let exit = exit::decode(block);
+        match exit {
+            Exit::NonMaskableWindow => {
+                self.in_non_maskable = false;
+                self.returning_at = Some(self.block().rip);
+                self.block_mut().intercepts_3 &= !Intercepts3::IRET.bits();
+            }
+            Exit::Port(_) | Exit::StringPort(_) => {
+                self.port_next = true;
+                return exit;
+            }
+            _ => {}
+        }
+        self.port_next = false;
+        exit
+    }
+
+    #[inline(always)]
+    fn general(&self, register: General) -> u64 {
+        match register {
+            General::Rax => self.block().rax,
+            General::Rsp => self.block().rsp,
+            other => self.general[other as usize],
+        }
+    }
+
+    #[inline(always)]
+    fn set_general(&mut self, register: General, value: u64) {
+        match register {
+            General::Rax => self.block_mut().rax = value,
+            General::Rsp => self.block_mut().rsp = value,
+            other => self.general[other as usize] = value,
+        }
+    }
+
+    #[inline(always)]
+    fn instruction_pointer(&self) -> u64 {
+        self.block().rip
+    }
+
+    #[inline(always)]
+    fn next_instruction(&self) -> Option<u64> {
+        if self.port_next {
+            // IN and OUT have always said so (APM Vol. 2 §15.10.2).
+            return Some(self.block().exit_information_2);
+        }
+        let next = self.block().next_instruction;
+        (N::SAVED && next != 0).then_some(next)
+    }
+
+    #[inline]
+    fn complete(&mut self, next: u64) {
+        let block = self.block_mut();
+        block.rip = next;
+        block.interrupt_shadow = 0;
+        let flags = block.rflags;
+        if flags & (Rflags::TRAP.bits() | Rflags::RESUME.bits()) != 0 {
+            block.rflags = flags & !Rflags::RESUME.bits();
+            if flags & Rflags::TRAP.bits() != 0 {
+                block.dr6 |= SINGLE_STEP;
+                self.inject_exception(Exception::Debug, None);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> Rflags {
+        Rflags::from_bits_retain(self.block().rflags)
+    }
+
+    fn set_flags(&mut self, flags: Rflags) {
+        self.block_mut().rflags = flags.bits() | Rflags::ALWAYS_ONE.bits();
+    }
+
+    #[inline(always)]
+    fn cr0(&self) -> Cr0 {
+        Cr0::from_bits_retain(self.block().cr0)
+    }
+
+    fn set_cr0(&mut self, value: Cr0) {
+        let changed = self.cr0() ^ value;
+        self.block_mut().cr0 = value.bits();
+        if changed.intersects(Cr0::PAGING | Cr0::WRITE_PROTECT | Cr0::PROTECTION) {
+            self.flush_translations();
+        }
+    }
+
+    fn cr2(&self) -> u64 {
+        self.block().cr2
+    }
+
+    #[inline(always)]
+    fn cr3(&self) -> u64 {
+        self.block().cr3
+    }
+
+    fn set_cr3(&mut self, value: u64) {
+        self.block_mut().cr3 = value;
+        self.flush_translations();
+    }
+
+    #[inline(always)]
+    fn cr4(&self) -> Cr4 {
+        Cr4::from_bits_retain(self.block().cr4)
+    }
+
+    fn set_cr4(&mut self, value: Cr4) {
+        self.block_mut().cr4 = value.bits();
+        // Any write of CR4 that touches paging flushes everything, global pages too (APM Vol. 2 §5.5.2).
+        self.flush_translations();
+    }
+
+    #[inline(always)]
+    fn efer(&self) -> Efer {
+        Efer::from_bits_retain(self.block().efer).difference(Efer::SECURE_VIRTUAL_MACHINE)
+    }
+
+    fn set_efer(&mut self, value: Efer) {
+        if (self.efer() ^ value).contains(Efer::NO_EXECUTE) {
+            self.flush_translations();
+        }
+        self.block_mut().efer = (value | Efer::SECURE_VIRTUAL_MACHINE).bits();
+    }
+
+    fn xcr0(&self) -> Xcr0 {
+        self.xcr0
+    }
+
+    fn set_xcr0(&mut self, value: Xcr0) {
+        self.xcr0 = value;
+        // SAFETY: the value was checked against what the processor supports; the hypervisor uses no vector state.
+        unsafe { self.vector.set_extended_control(value) };
+    }
+
+    fn page_attributes(&self) -> u64 {
+        self.block().page_attributes
+    }
+
+    fn set_page_attributes(&mut self, value: u64) {
+        self.block_mut().page_attributes = value;
+        self.flush_translations();
+    }
+
+    fn set_tsc_aux(&mut self, value: u32) {
+        self.ticks_aux = value;
+        if self.has_ticks_aux {
+            // SAFETY: the register exists where RDTSCP does; the hypervisor does not use it.
+            unsafe { cpu::msr::write(x86::msr::TSC_AUX, value as u64) };
+        }
+    }
+
+    #[inline]
+    fn segment(&self, name: SegmentName) -> Segment {
+        let block = self.block();
+        match name {
+            SegmentName::Es => block.es.get(),
+            SegmentName::Cs => block.cs.get(),
+            SegmentName::Ss => block.ss.get(),
+            SegmentName::Ds => block.ds.get(),
+            SegmentName::Fs => block.fs.get(),
+            SegmentName::Gs => block.gs.get(),
+        }
+    }
+
+    #[inline(always)]
+    fn privilege(&self) -> u8 {
+        self.block().privilege & 3
+    }
+
+    #[inline]
+    fn code_size(&self) -> CodeSize {
+        let attributes = self.block().cs.get().attributes;
+        if self.long_mode() && attributes & Segment::LONG != 0 {
+            CodeSize::Bits64
+        } else if attributes & Segment::BIG != 0 && self.cr0().contains(Cr0::PROTECTION) {
+            CodeSize::Bits32
+        } else {
+            CodeSize::Bits16
+        }
+    }
+
+    fn set_ticks_offset(&mut self, offset: u64) {
+        self.block_mut().ticks_offset = offset;
+    }
+
+    #[inline(always)]
+    fn ticks(&self) -> GuestTicks {
+        GuestTicks(cpu::ticks().wrapping_add(self.block().ticks_offset))
+    }
+
+    #[inline]
+    fn accepts_interrupt(&self) -> bool {
+        let block = self.block();
+        block.rflags & Rflags::INTERRUPT.bits() != 0
+            && block.interrupt_shadow & 1 == 0
+            && block.event_injection & event::VALID == 0
+    }
+
+    fn accepts_non_maskable(&self) -> bool {
+        let block = self.block();
+        !self.in_non_maskable
+            && self.returning_at != Some(block.rip)
+            && block.interrupt_shadow & 1 == 0
+            && block.event_injection & event::VALID == 0
+    }
+
+    #[inline]
+    fn set_window(&mut self, wanted: bool) {
+        let block = self.block_mut();
+        if wanted {
+            block.virtual_interrupt = virtual_interrupt::MASKING | virtual_interrupt::WINDOW;
+            block.intercepts_3 |= Intercepts3::VIRTUAL_INTERRUPT.bits();
+        } else {
+            block.virtual_interrupt = virtual_interrupt::MASKING;
+            block.intercepts_3 &= !Intercepts3::VIRTUAL_INTERRUPT.bits();
+        }
+    }
+
+    fn set_non_maskable_window(&mut self) {
+        if self.returning_at == Some(self.block().rip) {
+            // The IRET is still to be executed; an NMI on top of it would overwrite its frame. What IRET turns on again tells us
+            // when it is done.
+            self.set_window(true);
+            return;
+        }
+        // The handler's IRET ends the masking (APM Vol. 2 §15.22.3).
+        self.block_mut().intercepts_3 |= Intercepts3::IRET.bits();
+    }
+
+    #[inline]
+    fn inject_interrupt(&mut self, vector: u8) {
+        self.block_mut().event_injection = event::VALID | event::INTERRUPT | vector as u64;
+    }
+
+    fn inject_non_maskable(&mut self) {
+        self.in_non_maskable = true;
+        self.returning_at = None;
+        let block = self.block_mut();
+        block.event_injection = event::VALID | event::NON_MASKABLE | Exception::NonMaskable.vector() as u64;
+        block.intercepts_3 |= Intercepts3::IRET.bits();
+    }
+
+    fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool {
+        let Some(raised) = Self::combined(self.block().event_injection, exception) else {
+            return false;
+        };
+        let code = if raised == exception { code } else { Some(0) };
+        self.block_mut().event_injection = event::VALID
+            | event::EXCEPTION
+            | raised.vector() as u64
+            | code.map_or(0, |code| event::HAS_ERROR_CODE | (code as u64) << 32);
+        true
+    }
+
+    fn inject_fault(&mut self, fault: Fault) -> bool {
+        if let Fault::Page { address, .. } = fault {
+            self.block_mut().cr2 = address;
+        }
+        self.inject_exception(fault.exception(), fault.error_code())
+    }
+}

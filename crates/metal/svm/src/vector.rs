@@ -1,0 +1,91 @@
+//! The vector and floating-point state of a virtual processor, in one area of its own: by XSAVE where the processor has it, else
+//! by FXSAVE.
+
+use core::ptr::NonNull;
+use cpu::Features;
+use x86::Xcr0;
+
+/// Offset of MXCSR, and its value after reset (APM Vol. 1 §11.4.9; Vol. 2 §14.1.3).
+const MXCSR: (usize, u32) = (24, 0x1f80);
+/// Offset of the x87 control word, and its value after FNINIT, which software does anyway.
+const CONTROL_WORD: (usize, u16) = (0, 0x037f);
+
+/// The area of one virtual processor.
+pub struct VectorState {
+    area: NonNull<u8>,
+    length: usize,
+    /// What XSAVE handles here; `None` where the processor has only FXSAVE.
+    supported: Option<Xcr0>,
+}
+
+impl VectorState {
+    /// State in the pages at `area`, which hold at least [`Features::vector_area`] or 512 bytes.
+    pub fn new(area: NonNull<u8>, features: &Features) -> Self {
+        let (supported, length) =
+            if features.xsave { (Some(features.xcr0), features.vector_area as usize) } else { (None, 512) };
+        Self { area, length, supported }
+    }
+
+    /// The state after reset.
+    ///
+    /// # Safety
+    /// The area is mapped, and this virtual processor's own.
+    pub unsafe fn reset(&mut self) {
+        let area = self.area.as_ptr();
+        // SAFETY: the area is mapped and ours (this function's contract), `length` bytes long (`new`), and page-aligned, so the
+        // two fields, which lie in its first 32 bytes, are aligned. An XSAVE header of zeros means: everything in its initial
+        // state, but MXCSR, which is always loaded.
+        unsafe {
+            core::ptr::write_bytes(area, 0, self.length);
+            area.add(CONTROL_WORD.0).cast::<u16>().write(CONTROL_WORD.1);
+            area.add(MXCSR.0).cast::<u32>().write(MXCSR.1);
+        }
+    }
+
+    /// Loads the state into this processor, and `control` into XCR0.
+    ///
+    /// # Safety
+    /// The area is mapped, ours, and holds what [`Self::reset`] or [`Self::save`] wrote; nobody uses vector registers now.
+    pub unsafe fn restore(&mut self, control: Xcr0) {
+        // SAFETY: this function's contract; `supported` are bits that the processor has, and CR4.OSXSAVE was set where it has
+        // XSAVE when it was prepared.
+        unsafe {
+            match self.supported {
+                Some(supported) => {
+                    cpu::vector::set_xcr0(supported.bits());
+                    cpu::vector::xrstor(self.area.as_ptr(), supported.bits());
+                    cpu::vector::set_xcr0(control.bits());
+                }
+                None => cpu::vector::fxrstor(self.area.as_ptr()),
+            }
+        }
+    }
+
+    /// Stores this processor's state.
+    ///
+    /// # Safety
+    /// The area is mapped and ours; the processor holds this virtual processor's state.
+    pub unsafe fn save(&mut self) {
+        // SAFETY: as in `restore`.
+        unsafe {
+            match self.supported {
+                Some(supported) => {
+                    cpu::vector::set_xcr0(supported.bits());
+                    cpu::vector::xsave(self.area.as_ptr(), supported.bits());
+                }
+                None => cpu::vector::fxsave(self.area.as_ptr()),
+            }
+        }
+    }
+
+    /// Sets XCR0 on this processor.
+    ///
+    /// # Safety
+    /// The processor holds this virtual processor's state, and `control` was checked against what it supports.
+    pub unsafe fn set_extended_control(&mut self, control: Xcr0) {
+        if self.supported.is_some() {
+            // SAFETY: this function's contract.
+            unsafe { cpu::vector::set_xcr0(control.bits()) };
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A compartment: everything that is private to it. It lives in the vault and is mapped only while it is served.
+
+use crate::console::Line;
+use crate::cpuid::CpuidTable;
+use contracts::{ApicDestination, Attached, Clock, Effects, Exit, GuestTime, HostTime, Image, Platform};
+use core::sync::atomic::{AtomicU64, Ordering};
+use heapless::Vec;
+use spin::Mutex;
+
+/// What decides about a compartment's life, besides its plan.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Its index.
+    pub index: u8,
+    /// The wall clock at its start, seconds since 1970-01-01 UTC.
+    pub wall_clock: u64,
+    /// The host's time when its own time was 0.
+    pub origin: HostTime,
+    /// The rate of its time stamp counter.
+    pub clock: Clock,
+}
+
+/// Everything private to a compartment.
+pub struct Compartment<I: Image, const VCPUS: usize> {
+    /// Facts that never change.
+    pub facts: Facts,
+    /// What its manifest says.
+    pub plan: plan::Compartment,
+    /// What its vCPUs answer to CPUID.
+    pub cpuid: CpuidTable,
+    /// The devices that all its vCPUs share, behind its one lock.
+    pub platform: Mutex<Devices<I>>,
+    /// Its vCPUs. Each is locked by the processor that runs it, for as long as it runs it.
+    pub vcpus: Vec<Mutex<VirtualProcessor<I>>, VCPUS>,
+    /// What messages have to match to reach each vCPU's local APIC.
+    pub directory: Directory<VCPUS>,
+}
+
+impl<I: Image, const VCPUS: usize> Compartment<I, VCPUS> {
+    /// A compartment with these virtual processors, not started. At most `VCPUS` of them; more are left out.
+    pub fn new(
+        facts: Facts,
+        plan: plan::Compartment,
+        cpuid: CpuidTable,
+        virtual_processors: impl Iterator<Item = I::Vcpu>,
+    ) -> Self {
+        let mut vcpus = Vec::new();
+        for (number, vcpu) in virtual_processors.take(VCPUS).enumerate() {
+            // `take` leaves room for each.
+            let _ = vcpus.push(Mutex::new(VirtualProcessor::new(vcpu, number as u8)));
+        }
+        let platform = Platform { memory: plan.memory, vcpus: plan.vcpus, wall_clock: facts.wall_clock };
+        Self {
+            facts,
+            plan,
+            cpuid,
+            platform: Mutex::new(Devices::new(&platform)),
+            vcpus,
+            directory: Directory::new(),
+        }
+    }
+
+    /// The compartment's time at a time of the host.
+    #[inline]
+    pub fn time(&self, now: HostTime) -> GuestTime {
+        GuestTime(self.facts.clock.nanoseconds(now.0.wrapping_sub(self.facts.origin.0)))
+    }
+
+    /// The host's time at which the compartment's time is surely `time` or later.
+    #[inline]
+    pub fn host_time(&self, time: GuestTime) -> HostTime {
+        HostTime(self.facts.origin.0.saturating_add(self.facts.clock.ticks_covering(time.0)))
+    }
+
+    /// What devices are built for.
+    pub fn platform_facts(&self) -> Platform {
+        Platform { memory: self.plan.memory, vcpus: self.plan.vcpus, wall_clock: self.facts.wall_clock }
+    }
+}
+
+/// The devices that the vCPUs of a compartment share.
+pub struct Devices<I: Image> {
+    /// The PIC pair.
+    pub pic: Attached<I::LegacyPic>,
+    /// The I/O APIC.
+    pub io_apic: Attached<I::IoApic>,
+    /// All others.
+    pub others: I::Devices,
+    /// What the last access wanted done.
+    pub effects: Effects,
+    /// The line that the guest is writing on its console.
+    pub line: Line,
+    /// Whether the keyboard is this compartment's.
+    pub attached: bool,
+}
+
+impl<I: Image> Devices<I> {
+    fn new(platform: &Platform) -> Self {
+        use contracts::DeviceSet;
+        Self {
+            pic: Attached::new(platform),
+            io_apic: Attached::new(platform),
+            others: I::Devices::new(platform),
+            effects: Effects::new(),
+            line: Line::new(),
+            attached: false,
+        }
+    }
+
+    /// Power-on again. The console's line and keyboard stay.
+    pub fn reset(&mut self, platform: &Platform) {
+        use contracts::DeviceSet;
+        self.pic = Attached::new(platform);
+        self.io_apic = Attached::new(platform);
+        self.others = I::Devices::new(platform);
+        self.effects.clear();
+    }
+
+    /// When the earliest timer goes off.
+    pub fn deadline(&self) -> Option<GuestTime> {
+        use contracts::DeviceSet;
+        [self.pic.deadline(), self.io_apic.deadline(), self.others.deadline()].into_iter().flatten().min()
+    }
+}
+
+/// A vCPU with what the monitor keeps for it.
+pub struct VirtualProcessor<I: Image> {
+    /// The processor itself.
+    pub virt: I::Vcpu,
+    /// Its local APIC.
+    pub apic: I::LocalApic,
+    /// Its index in the compartment.
+    pub number: u8,
+    /// What it does.
+    pub activity: Activity,
+    /// An NMI waits.
+    pub non_maskable: bool,
+    /// Interrupts may have become deliverable since last looked.
+    pub look: bool,
+    /// Deadlines may have changed since the host's timer was armed.
+    pub rearm: bool,
+    /// The processor of the host that ran it last.
+    pub last_cpu: Option<contracts::CpuIndex>,
+    /// Exits by kind.
+    pub exits: [u64; Exit::KINDS],
+    /// Registers that only software looks at.
+    pub registers: SoftRegisters,
+}
+
+/// What a vCPU does.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Activity {
+    /// It executes.
+    Running,
+    /// It waits for an interrupt.
+    Halted,
+    /// It waits for a start-up interrupt.
+    WaitingForStart,
+    /// It is parked: the compartment ends or resets.
+    Parked,
+}
+
+impl<I: Image> VirtualProcessor<I> {
+    fn new(virt: I::Vcpu, number: u8) -> Self {
+        use contracts::LocalApic;
+        Self {
+            virt,
+            apic: I::LocalApic::new(number, number == 0),
+            number,
+            activity: Activity::Parked,
+            non_maskable: false,
+            look: true,
+            rearm: true,
+            last_cpu: None,
+            exits: [0; Exit::KINDS],
+            registers: SoftRegisters::new(),
+        }
+    }
+
+    /// Power-on again, but for the counters.
+    pub fn reset(&mut self) {
+        use contracts::LocalApic;
+        self.apic = I::LocalApic::new(self.number, self.number == 0);
+        self.activity = Activity::WaitingForStart;
+        self.non_maskable = false;
+        self.look = true;
+        self.rearm = true;
+        self.registers = SoftRegisters::new();
+    }
+}
+
+/// Variable memory type range registers.
+pub const VARIABLE_RANGES: usize = 8;
+
+/// Registers of a vCPU that change nothing but what they read back as.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct SoftRegisters {
+    /// Default memory type.
+    pub mtrr_default: u64,
+    /// Base and mask, in turn.
+    pub mtrr_variable: [u64; 2 * VARIABLE_RANGES],
+    /// Fixed ranges: 64K, two of 16K, eight of 4K.
+    pub mtrr_fixed: [u64; 11],
+    /// TSC_AUX.
+    pub tsc_aux: u32,
+    /// Where the clock page lies, as the guest wrote it.
+    pub clock_page: u64,
+    /// Where the wall clock was written.
+    pub wall_page: u64,
+    /// The version of the clock page's last content.
+    pub clock_version: u32,
+}
+
+impl SoftRegisters {
+    /// As firmware leaves them: write-back, but for the hole below 4 GiB.
+    const fn new() -> Self {
+        let mut mtrr_variable = [0; 2 * VARIABLE_RANGES];
+        // Uncached 0xc0000000–0xffffffff: 1 GiB at 3 GiB, valid (APM Vol. 2 §7.7.2).
+        mtrr_variable[0] = 0xc000_0000;
+        mtrr_variable[1] = 0x000f_ffff_c000_0800;
+        Self {
+            // Enabled, fixed ranges enabled, write-back.
+            mtrr_default: 0xc06,
+            mtrr_variable,
+            mtrr_fixed: [0x0606_0606_0606_0606; 11],
+            tsc_aux: 0,
+            clock_page: 0,
+            wall_page: 0,
+            clock_version: 0,
+        }
+    }
+}
+
+/// For each vCPU, what messages have to match, readable by all vCPUs of the compartment without a lock.
+pub struct Directory<const VCPUS: usize> {
+    entries: [(AtomicU64, AtomicU64); VCPUS],
+}
+
+const FLAT: u64 = 1 << 32;
+const WIDE: u64 = 1 << 33;
+const ENABLED: u64 = 1 << 34;
+
+impl<const VCPUS: usize> Directory<VCPUS> {
+    const fn new() -> Self {
+        Self { entries: [const { (AtomicU64::new(0), AtomicU64::new(u64::MAX)) }; VCPUS] }
+    }
+
+    /// Publishes what vCPU `number` answers to.
+    pub fn publish(&self, number: u8, destination: &ApicDestination) {
+        if let Some((word, id)) = self.entries.get(usize::from(number)) {
+            let flag = |set: bool, bit: u64| if set { bit } else { 0 };
+            word.store(
+                u64::from(destination.logical)
+                    | flag(destination.flat, FLAT)
+                    | flag(destination.wide, WIDE)
+                    | flag(destination.enabled, ENABLED),
+                Ordering::Relaxed,
+            );
+            id.store(u64::from(destination.id), Ordering::Release);
+        }
+    }
+
+    /// What vCPU `number` answers to; `None` if there is none.
+    pub fn get(&self, number: usize) -> Option<ApicDestination> {
+        let (word, id) = self.entries.get(number)?;
+        let id = u32::try_from(id.load(Ordering::Acquire)).ok()?;
+        let word = word.load(Ordering::Relaxed);
+        Some(ApicDestination {
+            id,
+            logical: word as u32,
+            flat: word & FLAT != 0,
+            wide: word & WIDE != 0,
+            enabled: word & ENABLED != 0,
+        })
+    }
+}

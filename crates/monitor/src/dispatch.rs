@@ -1,0 +1,604 @@
+//! What follows from each exit. The mechanism said why the guest came back; everything is decided here, in safe code.
+
+use crate::audit::{Kind, Subject};
+use crate::compartment::{Activity, VirtualProcessor};
+use crate::control;
+use crate::fetch::{self, Bytes, Trouble};
+use crate::serve::{Flow, Serving};
+use crate::slot::{Ending, Reason};
+use contracts::{
+    Access, ApicEffects, ControlAccess, DeviceSet, Direction, Exit, GuestMemory, Image, LocalApic,
+    MemoryExit, PortExit, StringPortExit, Vcpu,
+};
+use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
+use x86::{Exception, Fault, General, Segment, SegmentName, Width};
+
+/// Ends the compartment because of what its guest did.
+const fn stop(reason: Reason) -> Flow {
+    Flow::End(Ending::Stopped(reason))
+}
+
+impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
+    /// Decides what follows from an exit.
+    #[inline]
+    pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
+        match exit {
+            Exit::Port(access) => self.port(vcpu, access),
+            Exit::WriteMsr => self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr),
+            Exit::ReadMsr => self.finish_if(vcpu, Intercepted::ReadMsr, Self::read_msr),
+            Exit::Halt => self.halt(vcpu),
+            Exit::Cpuid => self.cpuid(vcpu),
+            Exit::InterruptWindow => {
+                vcpu.virt.set_window(false);
+                vcpu.look = true;
+                Flow::Go
+            }
+            Exit::NonMaskableWindow => {
+                vcpu.look = true;
+                Flow::Go
+            }
+            Exit::Memory(access) => self.memory_access(vcpu, access),
+            Exit::Control(access) => self.control(vcpu, access),
+            other => self.rare(vcpu, other),
+        }
+    }
+
+    #[cold]
+    fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
+        match exit {
+            Exit::StringPort(access) => self.string_port(vcpu, access),
+            Exit::SetExtendedControl => {
+                self.finish_if(vcpu, Intercepted::SetExtendedControl, Self::set_extended_control)
+            }
+            Exit::Hypercall => {
+                // No hypercall exists yet. Without one, VMMCALL is what it is on a processor without SVM.
+                self.note(Kind::Unknown, Subject::Hypercall(vcpu.virt.general(General::Rax)));
+                self.raise(vcpu, Fault::InvalidOpcode)
+            }
+            Exit::Pause => self.finish_if(vcpu, Intercepted::Pause, |_, _| Ok(())),
+            // Caches are coherent and belong to the host: a guest that writes them back or drops them changes nothing. The privilege
+            // was checked by the processor.
+            Exit::CacheInvalidation => self.cache(vcpu),
+            Exit::ReadPerformanceCounter => self.raise(vcpu, Fault::GP),
+            Exit::Unsupported(what) => {
+                self.note(Kind::Denied, Subject::Instruction(*what));
+                self.raise(vcpu, Fault::InvalidOpcode)
+            }
+            Exit::Exception(Exception::MachineCheck, _) | Exit::Interrupted | Exit::HostInit => Flow::Go,
+            Exit::Exception(exception, code) => {
+                let code = exception.has_error_code().then_some(*code);
+                if vcpu.virt.inject_exception(*exception, code) {
+                    Flow::Go
+                } else {
+                    stop(Reason::TripleFault)
+                }
+            }
+            Exit::TaskSwitch => {
+                // No current system switches tasks in hardware. #GP is what a broken task gate earns.
+                self.note(Kind::Malformed, Subject::TaskSwitch);
+                self.raise(vcpu, Fault::GP)
+            }
+            Exit::Shutdown => stop(Reason::TripleFault),
+            Exit::Failed(failure) => stop(Reason::EntryFailed(failure.code)),
+            Exit::Unknown(code) => stop(Reason::UnknownExit(*code)),
+            _ => Flow::Go,
+        }
+    }
+
+    fn raise(&self, vcpu: &mut VirtualProcessor<I>, fault: Fault) -> Flow {
+        if vcpu.virt.inject_fault(fault) { Flow::Go } else { stop(Reason::TripleFault) }
+    }
+
+    fn trouble(&self, vcpu: &mut VirtualProcessor<I>, trouble: Trouble) -> Flow {
+        match trouble {
+            Trouble::Again => Flow::Go,
+            Trouble::Fault(fault) => self.raise(vcpu, fault),
+            Trouble::OutsideMemory(at) => stop(Reason::OutsideMemory(at)),
+            Trouble::Unsupported(at) => stop(Reason::Instruction(at)),
+        }
+    }
+
+    /// Finds where the instruction ends, does `action`, and steps over it; a fault that the action earns is raised instead.
+    #[inline(always)]
+    fn finish_if(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        expected: Intercepted,
+        action: impl FnOnce(&Self, &mut VirtualProcessor<I>) -> Result<(), Fault>,
+    ) -> Flow {
+        let next =
+            match fetch::next(&vcpu.virt, self.memory, expected, self.compartment.cpuid.physical_bits()) {
+                Ok(next) => next,
+                Err(trouble) => return self.trouble(vcpu, trouble),
+            };
+        match action(self, vcpu) {
+            Ok(()) => {
+                vcpu.virt.complete(next);
+                Flow::Go
+            }
+            Err(fault) => self.raise(vcpu, fault),
+        }
+    }
+
+    fn cache(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+        let physical_bits = self.compartment.cpuid.physical_bits();
+        let next = match fetch::next(&vcpu.virt, self.memory, Intercepted::Wbinvd, physical_bits) {
+            Err(Trouble::Again) => fetch::next(&vcpu.virt, self.memory, Intercepted::Invd, physical_bits),
+            found => found,
+        };
+        match next {
+            Ok(next) => {
+                vcpu.virt.complete(next);
+                Flow::Go
+            }
+            Err(trouble) => self.trouble(vcpu, trouble),
+        }
+    }
+
+    #[inline]
+    fn cpuid(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+        self.finish_if(vcpu, Intercepted::Cpuid, |this, vcpu| {
+            let virt = &mut vcpu.virt;
+            let (leaf, subleaf) = (virt.general(General::Rax) as u32, virt.general(General::Rcx) as u32);
+            let [a, b, c, d] =
+                this.compartment.cpuid.answer(leaf, subleaf, vcpu.number, virt.cr4(), virt.xcr0());
+            virt.set_general(General::Rax, a.into());
+            virt.set_general(General::Rbx, b.into());
+            virt.set_general(General::Rcx, c.into());
+            virt.set_general(General::Rdx, d.into());
+            Ok(())
+        })
+    }
+
+    fn halt(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+        self.finish_if(vcpu, Intercepted::Halt, |_, vcpu| {
+            vcpu.activity = Activity::Halted;
+            vcpu.look = true;
+            Ok(())
+        })
+    }
+
+    fn set_extended_control(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+        let virt = &mut vcpu.virt;
+        let value = virt.general(General::Rdx) << 32 | virt.general(General::Rax) & 0xffff_ffff;
+        let number = virt.general(General::Rcx) as u32;
+        let Some(value) = control::xcr0(number, value, self.compartment.cpuid.xcr0(), virt.privilege())
+        else {
+            self.note(Kind::Malformed, Subject::Control(0xc0));
+            return Err(Fault::GP);
+        };
+        virt.set_xcr0(value);
+        Ok(())
+    }
+
+    /// IN and OUT.
+    #[inline]
+    fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
+        let Some(next) = vcpu.virt.next_instruction() else {
+            return stop(Reason::UnknownExit(0x7b));
+        };
+        let (port, width) = (access.port, access.width);
+        let flow = match access.direction {
+            Direction::In => {
+                let (value, flow) = self.port_in(vcpu, port, width);
+                let old = vcpu.virt.general(General::Rax);
+                vcpu.virt.set_general(General::Rax, width.merge(old, value));
+                flow
+            }
+            Direction::Out => {
+                let value = vcpu.virt.general(General::Rax) & width.mask();
+                self.port_out(vcpu, port, width, value as u32)
+            }
+        };
+        vcpu.virt.complete(next);
+        flow
+    }
+
+    #[inline]
+    fn port_in(&self, vcpu: &mut VirtualProcessor<I>, port: u16, width: Width) -> (u64, Flow) {
+        let (value, flow) = self.with_devices(vcpu.number, |devices, context| {
+            devices
+                .pic
+                .read_port(port, width, context)
+                .or_else(|| devices.others.read_port(port, width, context))
+        });
+        let value = value.unwrap_or_else(|| {
+            self.note(Kind::Unknown, Subject::PortRead(port));
+            u32::MAX
+        });
+        (u64::from(value), flow)
+    }
+
+    #[inline]
+    fn port_out(&self, vcpu: &mut VirtualProcessor<I>, port: u16, width: Width, value: u32) -> Flow {
+        let mut to_pic = false;
+        let (known, flow) = self.with_devices(vcpu.number, |devices, context| {
+            to_pic = devices.pic.write_port(port, width, value, context);
+            to_pic || devices.others.write_port(port, width, value, context)
+        });
+        if to_pic {
+            let devices = self.compartment.platform.lock();
+            self.look_at_pic(vcpu.number, &devices);
+        }
+        if !known {
+            self.note(Kind::Unknown, Subject::PortWrite(port));
+        }
+        flow
+    }
+
+    /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
+    fn string_port(&self, vcpu: &mut VirtualProcessor<I>, access: &StringPortExit) -> Flow {
+        let physical_bits = self.compartment.cpuid.physical_bits();
+        let code = vcpu.virt.code_size();
+        let decoded = fetch::fetch(&vcpu.virt, self.memory, code, physical_bits).and_then(|bytes| {
+            decode::string_port(bytes.as_slice(), code)
+                .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))
+        });
+        let instruction = match decoded {
+            Ok(instruction) => instruction,
+            Err(trouble) => return self.trouble(vcpu, trouble),
+        };
+        let next = fetch::after(&vcpu.virt, code, instruction.length);
+        let mask = instruction.address.size.mask();
+        let count = vcpu.virt.general(General::Rcx) & mask;
+        if instruction.repeat && count == 0 {
+            vcpu.virt.complete(next);
+            return Flow::Go;
+        }
+        let incoming = access.direction == Direction::In;
+        let (index, segment) = if incoming {
+            (General::Rdi, SegmentName::Es)
+        } else {
+            (General::Rsi, instruction.address.segment)
+        };
+        let offset = vcpu.virt.general(index);
+        let linear = match self.linear(vcpu, segment, offset & mask) {
+            Ok(linear) => linear,
+            Err(fault) => return self.raise(vcpu, fault),
+        };
+        let bytes = usize::from(access.width.bytes());
+        let wanted = if incoming { walk::Access::Write } else { walk::Access::Read };
+        let mut buffer = [0u8; 8];
+        let Some(buffer) = buffer.get_mut(..bytes) else { return Flow::Go };
+        // Reading first finds out whether the memory is there before the device is touched.
+        if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, false) {
+            return flow;
+        }
+        let flow = if incoming {
+            let (value, flow) = self.port_in(vcpu, access.port, access.width);
+            for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
+                *to = from;
+            }
+            if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, true) {
+                return flow;
+            }
+            flow
+        } else {
+            let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+            self.port_out(vcpu, access.port, access.width, value)
+        };
+        let step = if vcpu.virt.flags().contains(x86::Rflags::DIRECTION) {
+            0u64.wrapping_sub(bytes as u64)
+        } else {
+            bytes as u64
+        };
+        let advance = |old: u64, step: u64| instruction.address.size.merge(old, old.wrapping_add(step));
+        vcpu.virt.set_general(index, advance(offset, step));
+        if instruction.repeat {
+            let counter = vcpu.virt.general(General::Rcx);
+            vcpu.virt.set_general(General::Rcx, advance(counter, u64::MAX));
+        }
+        if !instruction.repeat || count == 1 {
+            vcpu.virt.complete(next);
+        }
+        flow
+    }
+
+    /// The linear address of an operand: base and limit checks as the mode has them (APM Vol. 2 §4.12).
+    pub fn linear(&self, vcpu: &VirtualProcessor<I>, name: SegmentName, offset: u64) -> Result<u64, Fault> {
+        let segment: Segment = vcpu.virt.segment(name);
+        if vcpu.virt.code_size() == x86::CodeSize::Bits64 {
+            let base = if matches!(name, SegmentName::Fs | SegmentName::Gs) { segment.base } else { 0 };
+            let linear = base.wrapping_add(offset);
+            let canonical = (linear as i64) << 16 >> 16 == linear as i64;
+            return if canonical { Ok(linear) } else { Err(Fault::GP) };
+        }
+        // Expand-down segments are not used by current systems; their limit is then checked too strictly.
+        if offset > u64::from(segment.limit) {
+            return Err(if name == SegmentName::Ss { Fault::Stack(0) } else { Fault::GP });
+        }
+        Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// Copies between a buffer and the guest's memory at a linear address, through its page tables; `write` says which way.
+    pub fn copy_linear(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        linear: u64,
+        access: walk::Access,
+        buffer: &mut [u8],
+        write: bool,
+    ) -> Result<(), Flow> {
+        let paging = fetch::paging(&vcpu.virt, self.compartment.cpuid.physical_bits());
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = linear.wrapping_add(done as u64);
+            let translation = match fetch::translate(&paging, at, access, self.memory) {
+                Ok(translation) => translation,
+                Err(walk::WalkFailure::Fault(fault)) => return Err(self.raise(vcpu, fault)),
+                Err(walk::WalkFailure::NotMemory(at)) => return Err(stop(Reason::OutsideMemory(at.get()))),
+            };
+            let piece = (buffer.len() - done).min(translation.page_length as usize);
+            let Some(part) = buffer.get_mut(done..done + piece) else { break };
+            let copied = if write {
+                self.memory.write(translation.address, part)
+            } else {
+                self.memory.read(translation.address, part)
+            };
+            if copied.is_err() {
+                // From or to a device's registers: nothing that software does. All ones come, what goes is dropped.
+                self.note(Kind::Malformed, Subject::MemoryRead(translation.address.get() & !0xfff));
+                part.fill(0xff);
+            }
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// MOV to and from control registers, CLTS, LMSW and SMSW.
+    fn control(&self, vcpu: &mut VirtualProcessor<I>, access: &ControlAccess) -> Flow {
+        let code = vcpu.virt.code_size();
+        let decoded = fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits())
+            .and_then(|bytes| {
+                decode::control(bytes.as_slice(), code)
+                    .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))
+            });
+        let instruction = match decoded {
+            Ok(instruction) => instruction,
+            Err(trouble) => return self.trouble(vcpu, trouble),
+        };
+        let long = code == x86::CodeSize::Bits64;
+        let result = match instruction.kind {
+            ControlKind::MoveTo { control, general } => {
+                let value = vcpu.virt.general(general) & if long { u64::MAX } else { 0xffff_ffff };
+                self.write_control(vcpu, control, value)
+            }
+            ControlKind::MoveFrom { control, general } => {
+                let value = match control {
+                    ControlRegister::Cr0 => vcpu.virt.cr0().bits(),
+                    ControlRegister::Cr2 => vcpu.virt.cr2(),
+                    ControlRegister::Cr3 => vcpu.virt.cr3(),
+                    ControlRegister::Cr4 => vcpu.virt.cr4().bits(),
+                    ControlRegister::Cr8 => vcpu.apic.task_priority().into(),
+                };
+                vcpu.virt.set_general(general, value);
+                Ok(())
+            }
+            ControlKind::ClearTaskSwitched => {
+                let value = vcpu.virt.cr0() - x86::Cr0::TASK_SWITCHED;
+                self.write_control(vcpu, ControlRegister::Cr0, value.bits())
+            }
+            ControlKind::LoadStatusWord(operand) => {
+                match self.status_word(vcpu, operand, code, instruction.length) {
+                    Ok(word) => {
+                        // LMSW writes PE, MP, EM and TS, and cannot clear PE (APM Vol. 3 "LMSW").
+                        let old = vcpu.virt.cr0().bits();
+                        let new = old & !0xe | u64::from(word) & 0xf;
+                        self.write_control(vcpu, ControlRegister::Cr0, new)
+                    }
+                    Err(flow) => return flow,
+                }
+            }
+            // Reads of CR0 are not intercepted.
+            ControlKind::StoreStatusWord(_) => return Flow::Go,
+        };
+        let _ = access;
+        match result {
+            Ok(()) => {
+                let next = fetch::after(&vcpu.virt, code, instruction.length);
+                vcpu.virt.complete(next);
+                Flow::Go
+            }
+            Err(fault) => self.raise(vcpu, fault),
+        }
+    }
+
+    /// The operand of LMSW.
+    fn status_word(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        operand: StatusWordOperand,
+        code: x86::CodeSize,
+        length: u8,
+    ) -> Result<u16, Flow> {
+        let address = match operand {
+            StatusWordOperand::Register(general, _) => return Ok(vcpu.virt.general(general) as u16),
+            StatusWordOperand::Memory(address) => address,
+        };
+        let next = fetch::after(&vcpu.virt, code, length);
+        let offset = address.offset(|register| vcpu.virt.general(register), next);
+        let linear = match self.linear(vcpu, address.segment, offset) {
+            Ok(linear) => linear,
+            Err(fault) => return Err(self.raise(vcpu, fault)),
+        };
+        let mut bytes = [0; 2];
+        self.copy_linear(vcpu, linear, walk::Access::Read, &mut bytes, false)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    fn write_control(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        register: ControlRegister,
+        value: u64,
+    ) -> Result<(), Fault> {
+        let virt = &mut vcpu.virt;
+        let refuse = |number| {
+            self.note(Kind::Malformed, Subject::Control(number));
+            Err(Fault::GP)
+        };
+        match register {
+            ControlRegister::Cr0 => {
+                let long = virt.code_size() == x86::CodeSize::Bits64;
+                let Some((cr0, efer)) = control::cr0(value, virt.cr0(), virt.cr4(), virt.efer(), long) else {
+                    return refuse(0);
+                };
+                virt.set_efer(efer);
+                virt.set_cr0(cr0);
+            }
+            ControlRegister::Cr2 => return Err(Fault::InvalidOpcode),
+            ControlRegister::Cr3 => virt.set_cr3(value),
+            ControlRegister::Cr4 => {
+                let allowed = self.compartment.cpuid.cr4();
+                let Some(cr4) = control::cr4(value, virt.cr4(), allowed, virt.efer()) else {
+                    return refuse(4);
+                };
+                virt.set_cr4(cr4);
+            }
+            ControlRegister::Cr8 => {
+                if value > 15 {
+                    return refuse(8);
+                }
+                vcpu.apic.set_task_priority(value as u8);
+                vcpu.look = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// An access that the second stage does not map: a device's registers, or nothing.
+    fn memory_access(&self, vcpu: &mut VirtualProcessor<I>, access: &MemoryExit) -> Flow {
+        let at = access.address.get();
+        if access.during_walk {
+            return stop(Reason::OutsideMemory(at));
+        }
+        if access.access == Access::Execute {
+            // A fetch from nowhere reads all ones, and no instruction begins with FF FF.
+            self.note(Kind::Unknown, Subject::MemoryFetch(at & !0xfff));
+            return self.raise(vcpu, Fault::InvalidOpcode);
+        }
+        let code = vcpu.virt.code_size();
+        let (length, bytes) = &access.instruction;
+        let bytes = if *length > 0 {
+            Bytes::given(bytes, *length)
+        } else {
+            match fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits()) {
+                Ok(bytes) => bytes,
+                Err(trouble) => return self.trouble(vcpu, trouble),
+            }
+        };
+        let instruction = match decode::memory(bytes.as_slice(), code) {
+            Ok(instruction) => instruction,
+            Err(error) => {
+                let trouble = fetch::refused(error, vcpu.virt.instruction_pointer());
+                return self.trouble(vcpu, trouble);
+            }
+        };
+        let width = instruction.width;
+        let (value, mut flow) =
+            if instruction.reads() { self.memory_in(vcpu, at, width) } else { (0, Flow::Go) };
+        let effect = {
+            let virt = &vcpu.virt;
+            instruction.effect(value, |register| virt.general(register), virt.flags())
+        };
+        let Some(effect) = effect else {
+            return self.memory_string(vcpu, access, &instruction, code);
+        };
+        if let Some(value) = effect.store {
+            let after = self.memory_out(vcpu, at, width, value);
+            if after != Flow::Go {
+                flow = after;
+            }
+        }
+        for (register, value) in effect.registers.into_iter().flatten() {
+            vcpu.virt.set_general(register, value);
+        }
+        vcpu.virt.set_flags(effect.flags);
+        let next = fetch::after(&vcpu.virt, code, instruction.length);
+        vcpu.virt.complete(next);
+        flow
+    }
+
+    /// PUSH, POP and string instructions on a device's registers.
+    #[cold]
+    fn memory_string(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        access: &MemoryExit,
+        instruction: &decode::MemoryInstruction,
+        code: x86::CodeSize,
+    ) -> Flow {
+        crate::string::carry_out(self, vcpu, access, instruction, code)
+    }
+
+    /// Reads `width` bytes of registers at `at`.
+    #[inline]
+    pub fn memory_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> (u64, Flow) {
+        if vcpu.apic.page() == Some(at & !0xfff) {
+            return (self.apic_in(vcpu, at, width), Flow::Go);
+        }
+        let (value, flow) = self.with_devices(vcpu.number, |devices, context| {
+            devices
+                .io_apic
+                .read_memory(at, width, context)
+                .or_else(|| devices.others.read_memory(at, width, context))
+        });
+        let value = value.unwrap_or_else(|| {
+            self.note(Kind::Unknown, Subject::MemoryRead(at & !0xfff));
+            u64::MAX
+        });
+        (value, flow)
+    }
+
+    /// Writes `width` bytes of registers at `at`.
+    #[inline]
+    pub fn memory_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) -> Flow {
+        if vcpu.apic.page() == Some(at & !0xfff) {
+            return self.apic_out(vcpu, at, width, value);
+        }
+        let (known, flow) = self.with_devices(vcpu.number, |devices, context| {
+            devices.io_apic.write_memory(at, width, value, context)
+                || devices.others.write_memory(at, width, value, context)
+        });
+        if !known {
+            self.note(Kind::Unknown, Subject::MemoryWrite(at & !0xfff));
+        }
+        flow
+    }
+
+    /// The local APIC's registers are 32 bits wide and aligned; anything else is undefined (SDM Vol. 3A §11.4.1) and here reads
+    /// the register's bytes, and writes nothing.
+    fn apic_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
+        let now = vcpu.virt.ticks();
+        let value = vcpu.apic.read((at & 0xffc) as u16, now);
+        u64::from(value) >> (8 * (at & 3)) & width.mask()
+    }
+
+    fn apic_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) -> Flow {
+        if width != Width::Double || at & 3 != 0 {
+            self.note(Kind::Malformed, Subject::MemoryWrite(at & !0xfff));
+            return Flow::Go;
+        }
+        let now = vcpu.virt.ticks();
+        let mut effects = ApicEffects::default();
+        vcpu.apic.write((at & 0xffc) as u16, value as u32, now, &mut effects);
+        self.after_apic(vcpu, &effects)
+    }
+
+    /// What a write to the local APIC asks of the fabric.
+    #[inline]
+    pub fn after_apic(&self, vcpu: &mut VirtualProcessor<I>, effects: &ApicEffects) -> Flow {
+        vcpu.look = true;
+        vcpu.rearm = true;
+        if effects.destination_changed {
+            self.publish(vcpu);
+        }
+        if let Some(command) = &effects.command {
+            self.command(vcpu.number, command);
+        }
+        match effects.level_end {
+            Some(vector) => self.end_of_level(vcpu, vector),
+            None => Flow::Go,
+        }
+    }
+}

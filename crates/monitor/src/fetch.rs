@@ -1,0 +1,175 @@
+//! Fetching the instruction that a guest has just executed, where the processor does not say what it was.
+//!
+//! The bytes are read through the guest's own page tables. Other vCPUs may have changed tables or bytes since; then the
+//! decoder does not find what it expects, and the guest simply executes again.
+
+use address::{GuestLinear, GuestPhysical};
+use contracts::{GuestMemory, Vcpu};
+use decode::{DecodeError, Intercepted};
+use walk::{Access, Paging, WalkFailure};
+use x86::{CodeSize, Rflags, SegmentName};
+
+/// Why there is no instruction.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The tables or the bytes changed under our eyes: let the guest execute again.
+    Again,
+    /// Raise that in the guest.
+    Fault(x86::Fault),
+    /// A page table or the instruction lies outside the compartment's memory.
+    OutsideMemory(u64),
+    /// The decoder does not cover the instruction at that address.
+    Unsupported(u64),
+}
+
+/// Bytes of an instruction, as many as could be fetched.
+pub struct Bytes {
+    bytes: [u8; 16],
+    length: usize,
+}
+
+impl Bytes {
+    /// The bytes: at most 15.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Bytes that the processor fetched itself.
+    pub fn given(bytes: &[u8; 15], length: u8) -> Self {
+        let mut all = [0; 16];
+        for (to, from) in all.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Self { bytes: all, length: usize::from(length).min(15) }
+    }
+}
+
+/// How the guest translates addresses now.
+#[inline]
+pub fn paging<V: Vcpu>(vcpu: &V, physical_bits: u8) -> Paging {
+    Paging {
+        cr0: vcpu.cr0(),
+        cr3: vcpu.cr3(),
+        cr4: vcpu.cr4(),
+        efer: vcpu.efer(),
+        privilege: vcpu.privilege(),
+        alignment_check: vcpu.flags().contains(Rflags::ALIGNMENT_CHECK),
+        physical_bits,
+    }
+}
+
+/// The linear address of the instruction.
+#[inline]
+fn linear<V: Vcpu>(vcpu: &V, code: CodeSize) -> u64 {
+    let pointer = vcpu.instruction_pointer();
+    match code {
+        CodeSize::Bits64 => pointer,
+        _ => vcpu.segment(SegmentName::Cs).base.wrapping_add(pointer) & 0xffff_ffff,
+    }
+}
+
+#[inline]
+fn trouble(failure: WalkFailure) -> Trouble {
+    match failure {
+        // It was executed a moment ago, so it was mapped: the guest executes again and takes its own fault.
+        WalkFailure::Fault(_) => Trouble::Again,
+        WalkFailure::NotMemory(at) => Trouble::OutsideMemory(at.get()),
+    }
+}
+
+/// Translates a linear address as the guest would.
+#[inline]
+pub fn translate<M: GuestMemory>(
+    paging: &Paging,
+    at: u64,
+    access: Access,
+    memory: &M,
+) -> Result<walk::Translation, WalkFailure> {
+    walk::translate(paging, GuestLinear::new(at), access, |address| memory.read_quad(address).ok())
+}
+
+/// Fetches the instruction's bytes: all 15 that it may have, or those up to the end of what is mapped.
+#[inline]
+pub fn fetch<V: Vcpu, M: GuestMemory>(
+    vcpu: &V,
+    memory: &M,
+    code: CodeSize,
+    physical_bits: u8,
+) -> Result<Bytes, Trouble> {
+    let paging = paging(vcpu, physical_bits);
+    let at = linear(vcpu, code);
+    let first = translate(&paging, at, Access::Execute, memory).map_err(trouble)?;
+    if first.page_length >= 16 {
+        let start = first.address;
+        let outside = |_| Trouble::OutsideMemory(start.get());
+        let low = memory.read_quad(start).map_err(outside)?;
+        let high = memory.read_quad(GuestPhysical::new(start.get().wrapping_add(8))).map_err(outside)?;
+        let bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+        return Ok(Bytes { bytes, length: 15 });
+    }
+    fetch_across(&paging, at, &first, memory)
+}
+
+/// The rare half: the instruction may go on in the next page.
+#[cold]
+fn fetch_across<M: GuestMemory>(
+    paging: &Paging,
+    at: u64,
+    first: &walk::Translation,
+    memory: &M,
+) -> Result<Bytes, Trouble> {
+    let mut bytes = [0; 16];
+    let here = (first.page_length as usize).min(15);
+    let (low, high) = bytes.split_at_mut(here);
+    memory.read(first.address, low).map_err(|_| Trouble::OutsideMemory(first.address.get()))?;
+    let mut length = here;
+    let high = high.get_mut(..15 - here).unwrap_or_default();
+    // What cannot be read behind the page end does not matter unless the instruction goes on there: then the decoder says so.
+    if let Ok(next) = translate(paging, at.wrapping_add(here as u64), Access::Execute, memory)
+        && memory.read(next.address, high).is_ok()
+    {
+        length = 15;
+    }
+    Ok(Bytes { bytes, length })
+}
+
+/// What a decoder's refusal means for the guest.
+#[inline]
+pub fn refused(error: DecodeError, at: u64) -> Trouble {
+    match error {
+        DecodeError::NeedMoreBytes | DecodeError::Unexpected => Trouble::Again,
+        DecodeError::TooLong => Trouble::Fault(x86::Fault::GP),
+        DecodeError::Undefined => Trouble::Fault(x86::Fault::InvalidOpcode),
+        DecodeError::Unsupported => Trouble::Unsupported(at),
+    }
+}
+
+/// Where the instruction after the intercepted one begins.
+#[inline]
+pub fn next<V: Vcpu, M: GuestMemory>(
+    vcpu: &V,
+    memory: &M,
+    expected: Intercepted,
+    physical_bits: u8,
+) -> Result<u64, Trouble> {
+    if let Some(next) = vcpu.next_instruction() {
+        return Ok(next);
+    }
+    let code = vcpu.code_size();
+    let bytes = fetch(vcpu, memory, code, physical_bits)?;
+    match decode::length(bytes.as_slice(), code, expected) {
+        Ok(length) => Ok(after(vcpu, code, length)),
+        Err(error) => Err(refused(error, vcpu.instruction_pointer())),
+    }
+}
+
+/// The instruction pointer `length` bytes on, wrapping as the mode does.
+#[inline]
+pub fn after<V: Vcpu>(vcpu: &V, code: CodeSize, length: u8) -> u64 {
+    let next = vcpu.instruction_pointer().wrapping_add(u64::from(length));
+    match code {
+        CodeSize::Bits64 => next,
+        CodeSize::Bits32 | CodeSize::Bits16 => next & 0xffff_ffff,
+    }
+}

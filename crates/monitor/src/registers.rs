@@ -1,0 +1,257 @@
+//! Model-specific registers: a table of those that exist. Any other raises #GP and is counted; none is ever passed through.
+
+use crate::audit::{Kind, Subject};
+use crate::compartment::{VARIABLE_RANGES, VirtualProcessor};
+use crate::control;
+use crate::serve::{Flow, Serving};
+use address::GuestPhysical;
+use contracts::absent::{ClockPageChoice, ClockRegister};
+use contracts::{ApicEffects, GuestMemory, Image, LocalApic, Vcpu};
+use x86::{Efer, Fault, General, msr};
+
+/// MTRR capabilities: eight variable ranges, fixed ranges, write-combining.
+const MTRR_CAPABILITIES: u64 = VARIABLE_RANGES as u64 | 1 << 8 | 1 << 10;
+/// DE_CFG: LFENCE is serializing, which is what software sets it for.
+const SERIALIZING_FENCE: u64 = 1 << 1;
+/// HWCR: the time stamp counter runs at the P0 frequency, so software need not look for another.
+const TSC_AT_P0: u64 = 1 << 24;
+
+/// Whether a memory type exists (APM Vol. 2 §7.7.1).
+const fn is_memory_type(kind: u64) -> bool {
+    matches!(kind, 0 | 1 | 4 | 5 | 6)
+}
+
+impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
+    /// RDMSR.
+    #[inline]
+    pub fn read_msr(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+        let number = vcpu.virt.general(General::Rcx) as u32;
+        let Some(value) = self.msr(vcpu, number) else {
+            self.note(Kind::Unknown, Subject::MsrRead(number));
+            return Err(Fault::GP);
+        };
+        vcpu.virt.set_general(General::Rax, value & 0xffff_ffff);
+        vcpu.virt.set_general(General::Rdx, value >> 32);
+        Ok(())
+    }
+
+    #[inline]
+    fn msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32) -> Option<u64> {
+        match number {
+            msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
+                let now = vcpu.virt.ticks();
+                vcpu.apic.read_msr(number, now)
+            }
+            msr::APIC_BASE => Some(vcpu.apic.base()),
+            msr::TSC => Some(vcpu.virt.ticks().0),
+            msr::TSC_DEADLINE => Some(vcpu.apic.tsc_deadline()),
+            msr::EFER => Some(vcpu.virt.efer().bits()),
+            msr::PAT => Some(vcpu.virt.page_attributes()),
+            _ => self.soft_msr(vcpu, number),
+        }
+    }
+
+    fn soft_msr(&self, vcpu: &VirtualProcessor<I>, number: u32) -> Option<u64> {
+        let soft = &vcpu.registers;
+        Some(match number {
+            msr::TSC_AUX if self.compartment.cpuid.has_tsc_aux() => soft.tsc_aux.into(),
+            msr::MTRR_CAP => MTRR_CAPABILITIES,
+            msr::MTRR_DEFAULT_TYPE => soft.mtrr_default,
+            msr::MTRR_VARIABLE_FIRST..=msr::MTRR_VARIABLE_LAST => {
+                *soft.mtrr_variable.get((number - msr::MTRR_VARIABLE_FIRST) as usize)?
+            }
+            _ if let Some(index) = fixed_range(number) => *soft.mtrr_fixed.get(index)?,
+            // No microcode was loaded, nothing is configured, no memory is mapped where only the chipset knows.
+            msr::PATCH_LEVEL
+            | msr::SYSTEM_CONFIGURATION
+            | msr::TOP_MEMORY
+            | msr::TOP_MEMORY_2
+            | msr::NORTHBRIDGE_CONFIGURATION
+            | msr::DEBUG_CONTROL => 0,
+            msr::HARDWARE_CONFIGURATION => TSC_AT_P0,
+            msr::DECODE_CONFIGURATION => SERIALIZING_FENCE,
+            _ => match I::ClockPage::register(number)? {
+                ClockRegister::Time => soft.clock_page,
+                ClockRegister::Wall => soft.wall_page,
+            },
+        })
+    }
+
+    /// WRMSR.
+    #[inline]
+    pub fn write_msr(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+        let number = vcpu.virt.general(General::Rcx) as u32;
+        let value = vcpu.virt.general(General::Rdx) << 32 | vcpu.virt.general(General::Rax) & 0xffff_ffff;
+        match number {
+            msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
+                let now = vcpu.virt.ticks();
+                let mut effects = ApicEffects::default();
+                if !vcpu.apic.write_msr(number, value, now, &mut effects) {
+                    self.note(Kind::Malformed, Subject::MsrWrite(number));
+                    return Err(Fault::GP);
+                }
+                self.after_apic_msr(vcpu, &effects);
+                Ok(())
+            }
+            msr::TSC_DEADLINE => {
+                let now = vcpu.virt.ticks();
+                vcpu.apic.set_tsc_deadline(value, now);
+                vcpu.look = true;
+                vcpu.rearm = true;
+                Ok(())
+            }
+            _ => self.set_other_msr(vcpu, number, value),
+        }
+    }
+
+    /// An end of interrupt that reaches the I/O APIC may end the compartment only through a device's overflow, which
+    /// the next access to a device reports too.
+    #[inline]
+    fn after_apic_msr(&self, vcpu: &mut VirtualProcessor<I>, effects: &ApicEffects) {
+        if let Flow::End(ending) = self.after_apic(vcpu, effects) {
+            self.end(vcpu.number, ending);
+        }
+    }
+
+    fn set_other_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Result<(), Fault> {
+        let accepted = match number {
+            msr::EFER => {
+                let no_execute = self.compartment.cpuid.has_no_execute();
+                let new: Option<Efer> = control::efer(value, vcpu.virt.efer(), vcpu.virt.cr0(), no_execute);
+                if let Some(new) = new {
+                    vcpu.virt.set_efer(new);
+                } else {
+                    self.note(Kind::Malformed, Subject::Control(0xef));
+                    return Err(Fault::GP);
+                }
+                true
+            }
+            msr::APIC_BASE => {
+                let mut effects = ApicEffects::default();
+                let accepted = vcpu.apic.write_base(value, &mut effects);
+                if accepted {
+                    self.after_apic_msr(vcpu, &effects);
+                }
+                accepted
+            }
+            msr::PAT => {
+                let accepted = control::page_attributes(value);
+                if accepted {
+                    vcpu.virt.set_page_attributes(value);
+                }
+                accepted
+            }
+            msr::TSC_AUX if self.compartment.cpuid.has_tsc_aux() => {
+                let accepted = value >> 32 == 0;
+                if accepted {
+                    vcpu.registers.tsc_aux = value as u32;
+                    vcpu.virt.set_tsc_aux(value as u32);
+                }
+                accepted
+            }
+            // The time stamp counter is the compartment's clock: it cannot be set. Software that tries to put it back in step finds
+            // it in step already.
+            msr::TSC => true,
+            // Writes that ask for what is so already, or for what does not exist here, change nothing.
+            msr::PATCH_LEVEL
+            | msr::DECODE_CONFIGURATION
+            | msr::HARDWARE_CONFIGURATION
+            | msr::SYSTEM_CONFIGURATION
+            | msr::NORTHBRIDGE_CONFIGURATION => true,
+            msr::DEBUG_CONTROL => value == 0,
+            _ => {
+                return if self.set_soft_msr(vcpu, number, value)? {
+                    Ok(())
+                } else {
+                    self.note(Kind::Unknown, Subject::MsrWrite(number));
+                    Err(Fault::GP)
+                };
+            }
+        };
+        if accepted {
+            Ok(())
+        } else {
+            self.note(Kind::Malformed, Subject::MsrWrite(number));
+            Err(Fault::GP)
+        }
+    }
+
+    /// Registers that change nothing but what they read back as, and the clock page. `Ok(false)`: there is no such register.
+    fn set_soft_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Result<bool, Fault> {
+        let soft = &mut vcpu.registers;
+        let beyond = !0u64 << self.compartment.cpuid.physical_bits().min(52);
+        let legal;
+        match number {
+            msr::MTRR_DEFAULT_TYPE => {
+                legal = value & !0xcff == 0 && is_memory_type(value & 0xff);
+                if legal {
+                    soft.mtrr_default = value;
+                }
+            }
+            msr::MTRR_VARIABLE_FIRST..=msr::MTRR_VARIABLE_LAST => {
+                let index = (number - msr::MTRR_VARIABLE_FIRST) as usize;
+                legal = if index.is_multiple_of(2) {
+                    value & (beyond | 0xf00) == 0 && is_memory_type(value & 0xff)
+                } else {
+                    value & (beyond | 0x7ff) == 0
+                };
+                if legal && let Some(register) = soft.mtrr_variable.get_mut(index) {
+                    *register = value;
+                }
+            }
+            _ if let Some(index) = fixed_range(number) => {
+                legal = value.to_le_bytes().iter().all(|kind| is_memory_type(u64::from(*kind)));
+                if legal && let Some(register) = soft.mtrr_fixed.get_mut(index) {
+                    *register = value;
+                }
+            }
+            _ => {
+                let Some(register) = I::ClockPage::register(number) else { return Ok(false) };
+                legal = self.set_clock(vcpu, register, value);
+            }
+        }
+        if legal {
+            Ok(true)
+        } else {
+            self.note(Kind::Malformed, Subject::MsrWrite(number));
+            Err(Fault::GP)
+        }
+    }
+
+    /// Writes the clock page where the guest wants it. False: it lies outside its memory.
+    fn set_clock(&self, vcpu: &mut VirtualProcessor<I>, register: ClockRegister, value: u64) -> bool {
+        let clock = &self.compartment.facts.clock;
+        match register {
+            ClockRegister::Time => {
+                vcpu.registers.clock_page = value;
+                if value & 1 == 0 {
+                    return true;
+                }
+                // The clock never stops and never changes its rate, so one description holds for ever.
+                vcpu.registers.clock_version = vcpu.registers.clock_version.wrapping_add(2);
+                let page =
+                    I::ClockPage::time_page(vcpu.registers.clock_version, 0, 0, clock.nanoseconds_per_tick());
+                self.memory.write(GuestPhysical::new(value & !1), &page).is_ok()
+            }
+            ClockRegister::Wall => {
+                vcpu.registers.wall_page = value;
+                let page = I::ClockPage::wall_page(2, self.compartment.facts.wall_clock);
+                self.memory.write(GuestPhysical::new(value), &page).is_ok()
+            }
+        }
+    }
+}
+
+/// The index of a fixed-range register.
+const fn fixed_range(number: u32) -> Option<usize> {
+    match number {
+        msr::MTRR_FIXED_64K => Some(0),
+        msr::MTRR_FIXED_16K_FIRST..=msr::MTRR_FIXED_16K_LAST => {
+            Some(1 + (number - msr::MTRR_FIXED_16K_FIRST) as usize)
+        }
+        msr::MTRR_FIXED_4K_FIRST..=msr::MTRR_FIXED_4K_LAST => {
+            Some(3 + (number - msr::MTRR_FIXED_4K_FIRST) as usize)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,360 @@
+//! One turn of a vCPU on a processor of the host: the run loop. Forward only, no way back up, no global.
+//!
+//! What a turn may look at is in [`Serving`]: the compartment that is mapped, the vCPU that this processor owns, and of everybody
+//! else only mailboxes.
+
+use crate::audit::{Kind, Subject};
+use crate::compartment::{Activity, Compartment, VirtualProcessor};
+use crate::console::Console;
+use crate::mailbox::request;
+use crate::slot::{Ending, Reason, Slot, State};
+use contracts::{
+    Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, Image, Leave, LegacyPic, LocalApic,
+    Scheduler, StartState, Trigger, Vcpu, VcpuName,
+};
+use core::sync::atomic::Ordering;
+use spin::Mutex;
+use x86::{General, Rflags};
+
+/// What comes after an exit.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// Enter again.
+    Go,
+    /// The compartment ends this life.
+    End(Ending),
+}
+
+/// Everything that a turn works with.
+pub struct Serving<'turn, I: Image, M, const VCPUS: usize> {
+    /// The machine.
+    pub host: &'turn I::Host,
+    /// The scheduler.
+    pub scheduler: &'turn I::Scheduler,
+    /// The compartment as others see it.
+    pub slot: &'turn Slot<VCPUS>,
+    /// The compartment.
+    pub compartment: &'turn Compartment<I, VCPUS>,
+    /// Its RAM.
+    pub memory: &'turn M,
+    /// The console.
+    pub console: &'turn Mutex<Console>,
+    /// Which vCPU.
+    pub name: VcpuName,
+    /// On which processor.
+    pub cpu: CpuIndex,
+    /// Whether the keyboard has bytes for somebody.
+    pub keyboard: &'turn dyn Fn() -> bool,
+}
+
+impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
+    /// Serves the vCPU until it waits, its turn ends, or its compartment ends.
+    pub fn turn(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>, stranger: bool) -> Leave {
+        if vcpu.activity == Activity::Parked {
+            // A vCPU that has parked has nothing to do until the compartment is started again.
+            return Leave::Halted { wake_at: None };
+        }
+        let moved = vcpu.last_cpu != Some(self.cpu);
+        vcpu.last_cpu = Some(self.cpu);
+        vcpu.virt.attach(Attachment { cpu: self.cpu, moved, stranger });
+        vcpu.look = true;
+        vcpu.rearm = true;
+        self.expire_timers(vcpu);
+        let leave = self.rounds(vcpu, until);
+        vcpu.virt.detach();
+        leave
+    }
+
+    fn rounds(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>) -> Leave {
+        let Some(mailbox) = self.slot.mailboxes.get(usize::from(vcpu.number)) else {
+            return Leave::Halted { wake_at: None };
+        };
+        loop {
+            if !mailbox.is_empty()
+                && let Some(leave) = self.take_mail(vcpu)
+            {
+                return leave;
+            }
+            if vcpu.look {
+                self.deliver(vcpu);
+            }
+            if vcpu.activity != Activity::Running {
+                if vcpu.activity == Activity::Halted && !self.may_wake(vcpu) {
+                    continue;
+                }
+                return Leave::Halted { wake_at: self.own_deadline(vcpu) };
+            }
+            if vcpu.rearm {
+                vcpu.rearm = false;
+                let own = self.own_deadline(vcpu);
+                self.host.arm([until, own].into_iter().flatten().min());
+            }
+            let exit = vcpu.virt.run();
+            if let Some(count) = vcpu.exits.get_mut(exit.kind()) {
+                *count += 1;
+            }
+            let flow = match exit {
+                Exit::Interrupted => {
+                    if let Some(leave) = self.interrupted(vcpu, until) {
+                        return leave;
+                    }
+                    Flow::Go
+                }
+                exit => self.dispatch(vcpu, &exit),
+            };
+            if let Flow::End(ending) = flow
+                && self.end(vcpu.number, ending)
+                && let Ending::Stopped(reason) = ending
+            {
+                self.dump(vcpu, reason);
+            }
+        }
+    }
+
+    /// A host interrupt came: a deadline, a kick, or the keyboard.
+    fn interrupted(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>) -> Option<Leave> {
+        self.host.service();
+        vcpu.rearm = true;
+        self.expire_timers(vcpu);
+        let over = until.is_some_and(|until| until <= self.host.now());
+        // Without an end of its turn a vCPU runs alone here; somebody else may have become ready since.
+        let wanted = until.is_none() && self.scheduler.contended(self.cpu);
+        (over || wanted || (self.keyboard)()).then_some(Leave::Preempted)
+    }
+
+    /// Ends this life of the compartment: all its vCPUs are told to park. Answers whether this was the first word of it.
+    pub fn end(&self, own: u8, ending: Ending) -> bool {
+        let first = self.slot.end(ending);
+        if first {
+            for number in 0..self.slot.vcpus() {
+                self.tell(number, own, request::PARK);
+            }
+        }
+        first
+    }
+
+    /// Says why a compartment is stopped, and shows the registers of the guilty vCPU.
+    #[cold]
+    fn dump(&self, vcpu: &VirtualProcessor<I>, reason: Reason) {
+        let (virt, name) = (&vcpu.virt, self.slot.name());
+        let mut console = self.console.lock();
+        let general = |register| virt.general(register);
+        console.own(self.host, format_args!("{name} stopped: {reason}"));
+        console.own(
+            self.host,
+            format_args!(
+                "{name} vcpu {} rip={:#x} cs={:#x} rflags={:#x} cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} efer={:#x}",
+                vcpu.number,
+                virt.instruction_pointer(),
+                virt.segment(x86::SegmentName::Cs).selector,
+                virt.flags().bits(),
+                virt.cr0().bits(),
+                virt.cr2(),
+                virt.cr3(),
+                virt.cr4().bits(),
+                virt.efer().bits(),
+            ),
+        );
+        for row in [
+            [General::Rax, General::Rbx, General::Rcx, General::Rdx],
+            [General::Rsi, General::Rdi, General::Rbp, General::Rsp],
+            [General::R8, General::R9, General::R10, General::R11],
+            [General::R12, General::R13, General::R14, General::R15],
+        ] {
+            let [first, second, third, fourth] = row;
+            console.own(
+                self.host,
+                format_args!(
+                    "{name} vcpu {} {first:?}={:#x} {second:?}={:#x} {third:?}={:#x} {fourth:?}={:#x}",
+                    vcpu.number,
+                    general(first),
+                    general(second),
+                    general(third),
+                    general(fourth),
+                ),
+            );
+        }
+    }
+
+    /// Takes the requests out of the vCPU's mailbox. `Some`: it leaves its processor.
+    fn take_mail(&self, vcpu: &mut VirtualProcessor<I>) -> Option<Leave> {
+        let mailbox = self.slot.mailboxes.get(usize::from(vcpu.number))?;
+        let requests = mailbox.take();
+        vcpu.look = true;
+        if requests & request::PARK != 0 {
+            vcpu.activity = Activity::Parked;
+            self.slot.add_exits(&vcpu.exits);
+            vcpu.exits = [0; Exit::KINDS];
+            if self.slot.park() {
+                self.finish(vcpu);
+            }
+            return Some(Leave::Halted { wake_at: None });
+        }
+        if requests & request::INIT != 0 {
+            vcpu.apic.init();
+            self.publish(vcpu);
+            vcpu.activity = Activity::WaitingForStart;
+            vcpu.non_maskable = false;
+        }
+        if requests & request::START_UP != 0 && vcpu.activity == Activity::WaitingForStart {
+            let mut state = StartState::start_up(mailbox.start_vector());
+            if let Some(signature) = state.general.get_mut(General::Rdx as usize) {
+                *signature = u64::from(self.compartment.cpuid.signature());
+            }
+            vcpu.virt.start(&state);
+            vcpu.activity = Activity::Running;
+            self.slot.note_started(vcpu.number);
+        }
+        if requests & request::NON_MASKABLE != 0 {
+            vcpu.non_maskable = true;
+        }
+        if requests & request::INTERRUPT != 0 {
+            mailbox.take_vectors(|vector, trigger| vcpu.apic.accept(vector, trigger));
+        }
+        if requests & request::TIMERS != 0 {
+            vcpu.rearm = true;
+            self.expire_timers(vcpu);
+        }
+        None
+    }
+
+    /// Gives the vCPU the interrupt that it should take now, if it can; otherwise asks to be told when it can.
+    fn deliver(&self, vcpu: &mut VirtualProcessor<I>) {
+        vcpu.look = false;
+        if !matches!(vcpu.activity, Activity::Running | Activity::Halted) {
+            return;
+        }
+        if vcpu.non_maskable {
+            if vcpu.virt.accepts_non_maskable() {
+                vcpu.non_maskable = false;
+                self.awaken(vcpu);
+                vcpu.virt.inject_non_maskable();
+            } else {
+                vcpu.virt.set_non_maskable_window();
+            }
+        }
+        let external =
+            vcpu.number == 0 && self.slot.external.load(Ordering::Relaxed) && vcpu.apic.takes_external();
+        if !external && vcpu.apic.pending().is_none() {
+            return;
+        }
+        if vcpu.virt.flags().contains(Rflags::INTERRUPT) {
+            self.awaken(vcpu);
+        }
+        if !vcpu.virt.accepts_interrupt() {
+            vcpu.virt.set_window(true);
+            return;
+        }
+        let vector = if external {
+            let mut devices = self.compartment.platform.lock();
+            let vector = devices.pic.device.acknowledge();
+            self.slot.external.store(devices.pic.device.output(), Ordering::Relaxed);
+            Some(vector)
+        } else {
+            vcpu.apic.acknowledge()
+        };
+        if let Some(vector) = vector {
+            vcpu.virt.inject_interrupt(vector);
+        }
+        if vcpu.apic.pending().is_some() || self.slot.external.load(Ordering::Relaxed) {
+            vcpu.virt.set_window(true);
+        }
+    }
+
+    fn awaken(&self, vcpu: &mut VirtualProcessor<I>) {
+        if vcpu.activity == Activity::Halted {
+            vcpu.activity = Activity::Running;
+            self.slot.note_dead(vcpu.number, false);
+        }
+    }
+
+    /// Whether a halted vCPU can be woken at all; if none of the compartment's can, it is stopped.
+    fn may_wake(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
+        let dead = !vcpu.virt.flags().contains(Rflags::INTERRUPT) && !vcpu.non_maskable;
+        if self.slot.note_dead(vcpu.number, dead) && self.slot.state() == State::Running {
+            if self.end(vcpu.number, Ending::Stopped(Reason::Dead)) {
+                self.dump(vcpu, Reason::Dead);
+            }
+            return false;
+        }
+        true
+    }
+
+    /// Lets every timer go off whose time has come: the vCPU's own, and, on the first vCPU, the platform's.
+    fn expire_timers(&self, vcpu: &mut VirtualProcessor<I>) {
+        let now = vcpu.virt.ticks();
+        if vcpu.apic.deadline().is_some_and(|deadline| deadline <= now) {
+            vcpu.apic.expire(now);
+            vcpu.look = true;
+        }
+        if vcpu.number == 0 {
+            self.expire_devices(vcpu);
+        }
+    }
+
+    /// When this vCPU next has something to do by itself.
+    fn own_deadline(&self, vcpu: &VirtualProcessor<I>) -> Option<HostTime> {
+        let origin = self.compartment.facts.origin.0;
+        let own = vcpu.apic.deadline().map(|GuestTicks(ticks)| HostTime(ticks.saturating_add(origin)));
+        if vcpu.number != 0 {
+            return own;
+        }
+        let platform =
+            self.compartment.platform.lock().deadline().map(|time| self.compartment.host_time(time));
+        match (own, platform) {
+            (Some(own), Some(platform)) => Some(own.min(platform)),
+            (own, platform) => own.or(platform),
+        }
+    }
+
+    /// Puts a request into the mailbox of vCPU `number` and sees to it that it notices. `own` is the vCPU that this turn serves.
+    pub fn tell(&self, number: u8, own: u8, what: u32) {
+        if let Some(mailbox) = self.slot.mailboxes.get(usize::from(number))
+            && mailbox.put(what)
+        {
+            self.rouse(number, own);
+        }
+    }
+
+    /// Posts an interrupt to vCPU `number`.
+    pub fn post(&self, number: u8, own: u8, vector: u8, trigger: Trigger) {
+        if let Some(mailbox) = self.slot.mailboxes.get(usize::from(number))
+            && mailbox.post(vector, trigger)
+        {
+            self.rouse(number, own);
+        }
+    }
+
+    /// Sends a start-up interrupt to vCPU `number`.
+    pub fn start_up(&self, number: u8, own: u8, vector: u8) {
+        if let Some(mailbox) = self.slot.mailboxes.get(usize::from(number))
+            && mailbox.start_up(vector)
+        {
+            self.rouse(number, own);
+        }
+    }
+
+    fn rouse(&self, number: u8, own: u8) {
+        if number == own {
+            // Its mailbox is looked at before the next entry.
+            return;
+        }
+        let name = VcpuName { compartment: self.name.compartment, vcpu: number };
+        if let Some(cpu) = self.scheduler.wake(name, self.host.now())
+            && cpu != self.cpu
+        {
+            self.host.kick(cpu);
+        }
+    }
+
+    /// Publishes what messages have to match to reach the vCPU.
+    pub fn publish(&self, vcpu: &VirtualProcessor<I>) {
+        self.compartment.directory.publish(vcpu.number, &vcpu.apic.destination());
+    }
+
+    /// Notes something in the audit log.
+    #[cold]
+    pub fn note(&self, kind: Kind, subject: Subject) {
+        self.slot.note(kind, subject, self.compartment.time(self.host.now()));
+    }
+}

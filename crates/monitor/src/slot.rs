@@ -1,0 +1,272 @@
+//! What the hypervisor knows of a compartment while it is not mapped: its name, how it stands, its mailboxes, its counters.
+
+use crate::audit::{Audit, Kind, Subject};
+use crate::mailbox::Mailbox;
+use contracts::{Exit, GuestTime};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use heapless::String;
+use spin::Mutex;
+
+/// Why Ringfence stopped a compartment.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Triple fault.
+    TripleFault,
+    /// All its processors halted with interrupts off.
+    Dead,
+    /// The processor refused its state, with the vendor's code.
+    EntryFailed(u64),
+    /// An exit that nobody knows, with the vendor's code.
+    UnknownExit(u64),
+    /// Its page tables or its code lie outside its memory, at that address.
+    OutsideMemory(u64),
+    /// An instruction on a device's registers that the hypervisor does not carry out, at that address.
+    Instruction(u64),
+    /// A device of ours wanted more than fits: a fault of Ringfence.
+    DeviceOverflow,
+    /// Its boot module could not be loaded.
+    Load,
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TripleFault => write!(formatter, "triple fault"),
+            Self::Dead => write!(formatter, "all processors halted with interrupts off"),
+            Self::EntryFailed(code) => {
+                write!(formatter, "the processor refused the guest's state ({code:#x})")
+            }
+            Self::UnknownExit(code) => write!(formatter, "unknown exit {code:#x}"),
+            Self::OutsideMemory(at) => write!(formatter, "page tables or code outside its memory at {at:#x}"),
+            Self::Instruction(at) => {
+                write!(formatter, "an instruction on device registers that is not supported, at {at:#x}")
+            }
+            Self::DeviceOverflow => write!(formatter, "a device model of Ringfence asked for too much"),
+            Self::Load => write!(formatter, "its boot module could not be loaded"),
+        }
+    }
+}
+
+/// How a compartment ends a life.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// It switched itself off.
+    Off,
+    /// It reset itself.
+    Reset,
+    /// Ringfence stopped it.
+    Stopped(Reason),
+}
+
+/// How a compartment stands.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// No compartment.
+    Vacant = 0,
+    /// It is to be started, or started again, by whoever serves its first vCPU next.
+    Starting = 1,
+    /// It runs.
+    Running = 2,
+    /// It ends: its vCPUs park.
+    Ending = 3,
+    /// It switched itself off.
+    ShutDown = 4,
+    /// It reset itself and stays down.
+    Reset = 5,
+    /// Ringfence stopped it.
+    Stopped = 6,
+}
+
+impl State {
+    const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Starting,
+            2 => Self::Running,
+            3 => Self::Ending,
+            4 => Self::ShutDown,
+            5 => Self::Reset,
+            6 => Self::Stopped,
+            _ => Self::Vacant,
+        }
+    }
+
+    /// Whether it will run no more.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::ShutDown | Self::Reset | Self::Stopped)
+    }
+
+    /// The word that reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vacant => "vacant",
+            Self::Starting | Self::Running | Self::Ending => "running",
+            Self::ShutDown => "shut-down",
+            Self::Reset => "reset",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One compartment as the others see it.
+#[derive(Debug)]
+pub struct Slot<const VCPUS: usize> {
+    name: spin::Once<String<{ plan::NAME_LIMIT }>>,
+    state: AtomicU8,
+    ending: Mutex<Option<Ending>>,
+    /// Mailboxes of its vCPUs.
+    pub mailboxes: [Mailbox; VCPUS],
+    /// vCPUs that it has.
+    vcpus: AtomicU8,
+    /// vCPUs that have parked since it began to end.
+    parked: AtomicU8,
+    /// vCPUs that are halted with interrupts off, one bit each.
+    dead: AtomicU32,
+    /// vCPUs that were started, one bit each.
+    started: AtomicU32,
+    /// Whether the PIC asserts its output.
+    pub external: AtomicBool,
+    /// How often it was started again.
+    restarts: AtomicU32,
+    audit: Mutex<Audit>,
+    exits: [AtomicU64; Exit::KINDS],
+}
+
+impl<const VCPUS: usize> Slot<VCPUS> {
+    /// Vacant.
+    pub const fn new() -> Self {
+        Self {
+            name: spin::Once::new(),
+            state: AtomicU8::new(State::Vacant as u8),
+            ending: Mutex::new(None),
+            mailboxes: [const { Mailbox::new() }; VCPUS],
+            vcpus: AtomicU8::new(0),
+            parked: AtomicU8::new(0),
+            dead: AtomicU32::new(0),
+            started: AtomicU32::new(0),
+            external: AtomicBool::new(false),
+            restarts: AtomicU32::new(0),
+            audit: Mutex::new(Audit::new()),
+            exits: [const { AtomicU64::new(0) }; Exit::KINDS],
+        }
+    }
+
+    /// Takes the slot for a compartment.
+    pub fn occupy(&self, name: &str, vcpus: u8) {
+        self.name.call_once(|| String::try_from(name).unwrap_or_default());
+        self.vcpus.store(vcpus, Ordering::Relaxed);
+        self.parked.store(vcpus, Ordering::Relaxed);
+        self.set_state(State::Starting);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.name.get().map_or("", String::as_str)
+    }
+
+    /// How it stands.
+    #[inline]
+    pub fn state(&self) -> State {
+        State::from_number(self.state.load(Ordering::Acquire))
+    }
+
+    /// Sets how it stands.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Number of its vCPUs.
+    pub fn vcpus(&self) -> u8 {
+        self.vcpus.load(Ordering::Relaxed)
+    }
+
+    /// Begins to end this life of the compartment; the first to say so is believed. Answers whether it was the first.
+    pub fn end(&self, ending: Ending) -> bool {
+        let mut current = self.ending.lock();
+        if current.is_some() || self.state() != State::Running {
+            return false;
+        }
+        *current = Some(ending);
+        self.parked.store(0, Ordering::Relaxed);
+        self.set_state(State::Ending);
+        true
+    }
+
+    /// How it ended, if it did.
+    pub fn ending(&self) -> Option<Ending> {
+        *self.ending.lock()
+    }
+
+    /// One more vCPU has parked; answers whether it was the last.
+    pub fn park(&self) -> bool {
+        self.parked.fetch_add(1, Ordering::AcqRel) + 1 == self.vcpus()
+    }
+
+    /// Makes everything ready for another life, and counts it.
+    pub fn renew(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.clear();
+        }
+        *self.ending.lock() = None;
+        self.dead.store(0, Ordering::Relaxed);
+        self.started.store(1, Ordering::Relaxed);
+        self.external.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts a restart.
+    pub fn count_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was started again.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// vCPU `number` was started.
+    pub fn note_started(&self, number: u8) {
+        self.started.fetch_or(1 << (number & 31), Ordering::Relaxed);
+    }
+
+    /// vCPU `number` halts with interrupts off, or no longer; answers whether all that were started do.
+    pub fn note_dead(&self, number: u8, dead: bool) -> bool {
+        let bit = 1 << (number & 31);
+        let now = if dead {
+            self.dead.fetch_or(bit, Ordering::AcqRel) | bit
+        } else {
+            if self.dead.load(Ordering::Relaxed) & bit == 0 {
+                return false;
+            }
+            self.dead.fetch_and(!bit, Ordering::AcqRel) & !bit
+        };
+        dead && now == self.started.load(Ordering::Relaxed)
+    }
+
+    /// Notes something in its audit log.
+    pub fn note(&self, kind: Kind, subject: Subject, now: GuestTime) {
+        self.audit.lock().note(kind, subject, now);
+    }
+
+    /// Looks at its audit log.
+    pub fn with_audit<R>(&self, look: impl FnOnce(&Audit) -> R) -> R {
+        look(&self.audit.lock())
+    }
+
+    /// Adds a vCPU's counters.
+    pub fn add_exits(&self, exits: &[u64; Exit::KINDS]) {
+        for (sum, count) in self.exits.iter().zip(exits) {
+            sum.fetch_add(*count, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters, with their names.
+    pub fn exits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Exit::KIND_NAMES.iter().copied().zip(self.exits.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+impl<const VCPUS: usize> Default for Slot<VCPUS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
