@@ -1,2 +1,43 @@
 //! From the boot loader to Rust: entry points, boot protocols, start of the other processors.
-#![no_std]
+//!
+//! Row 3 (metal). The walk of a boot:
+//!
+//! 1. `entry` (assembly): one entry for PVH, multiboot 1 and multiboot 2, in 32-bit protected mode. It maps the first 4 GiB twice,
+//!    at 0 and at the boot window, and goes to long mode.
+//! 2. `start`, on the boot stack: what the loader said ([`information`]), what firmware says ([`firmware`]), what memory is
+//!    free, the hypervisor's own tables, its own stack.
+//! 3. `ringfence_main(boot: Boot) -> !`, which the image defines: judges the boot module, starts the processors
+//!    ([`Boot::start_processors`]), builds spaces ([`Boot::space`]) and lets the processors go ([`Boot::enter`]).
+#![cfg_attr(not(test), no_std)]
+// On a host nobody boots: what only the entry assembly names looks unused there.
+#![cfg_attr(not(target_os = "none"), allow(dead_code))]
+
+#[cfg(target_os = "none")]
+mod entry;
+/// What `entry` provides, on a host where no image is linked: nothing ever boots there, but everything can be checked and tested.
+#[cfg(not(target_os = "none"))]
+mod entry {
+    pub(crate) fn window_table() -> u64 {
+        0
+    }
+    pub(crate) fn trampoline() -> &'static [u8] {
+        &[]
+    }
+    pub(crate) fn borders() -> memory::ImageBorders {
+        memory::ImageBorders { text: (0, 0), constants: (0, 0), data: (0, 0), sealed: (0, 0), zeroed: (0, 0) }
+    }
+    pub(crate) fn main(_: crate::Boot) -> ! {
+        cpu::halt()
+    }
+}
+pub mod firmware;
+pub mod information;
+mod machine;
+mod processors;
+mod start;
+
+pub use cpu::serial::line as say;
+pub use firmware::Firmware;
+pub use information::{BootInfo, Protocol};
+pub use machine::Machine;
+pub use start::{Boot, SpacePlan};

@@ -160,6 +160,21 @@ pub unsafe fn load(cpu: CpuIndex) {
     }
 }
 
+/// Goes on with `work` on the stack of `cpu`.
+///
+/// # Safety
+///
+/// The block of `cpu` is mapped, this processor is `cpu`, and nothing runs on that stack. What `argument` points to outlives the use
+/// that `work` makes of it.
+pub unsafe fn switch_stack(cpu: CpuIndex, argument: *mut u8, work: extern "C" fn(*mut u8) -> !) -> ! {
+    // SAFETY: The caller's promise. The call leaves the stack as the ABI wants it at a function's first instruction; the frames
+    // below are never returned to.
+    unsafe {
+        asm!("mov rsp, {top}", "xor ebp, ebp", "call {work}", "ud2",
+            top = in(reg) stack_top(cpu), work = in(reg) work, in("rdi") argument, options(noreturn));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,8 @@ const SCRATCH: u16 = BASE + 7;
 const RECEIVED: u8 = 1;
 /// Line status: the transmitter's FIFO is empty.
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
+/// Line status: the last byte is on the line.
+const DRAINED: u8 = 1 << 6;
 /// Bytes that the transmitter's FIFO takes once it is empty.
 const FIFO: usize = 16;
 /// Polls until an empty transmitter is given up: 16 bytes take 1.4 ms, a poll about a microsecond on real hardware.
@@ -87,6 +89,18 @@ pub fn write(bytes: &[u8]) {
         for byte in chunk {
             output(DATA, *byte);
         }
+    }
+}
+
+/// Waits until everything that was written is on the line.
+pub fn drain() {
+    if !present() {
+        return;
+    }
+    let mut patience = PATIENCE;
+    while input(LINE_STATUS) & DRAINED == 0 && patience > 0 {
+        core::hint::spin_loop();
+        patience -= 1;
     }
 }
 

@@ -133,6 +133,8 @@ pub unsafe fn boot_slice<'boot>(range: HostRange) -> Option<&'boot [u8]> {
 pub struct HostTables {
     root: HostPhysical,
     boot: HostPhysical,
+    /// Processors whose blocks are mapped, from the first on.
+    blocks: u8,
     bytes: u64,
 }
 
@@ -186,7 +188,7 @@ impl HostTables {
         NEUTRAL.store(root.get(), Ordering::Release);
         BOOT.store(boot.get(), Ordering::Release);
         SHARED.store(shared, Ordering::Release);
-        Ok(Self { root, boot, bytes })
+        Ok(Self { root, boot, blocks: 0, bytes })
     }
 
     /// Loads the tables of boot: slot 0 and the boot window.
@@ -199,12 +201,20 @@ impl HostTables {
         unsafe { cpu::control::set_page_tables(self.boot.get()) };
     }
 
-    /// Carves and maps the block of a processor, zeroed.
+    /// The neutral tables.
+    pub const fn root(&self) -> HostPhysical {
+        self.root
+    }
+
+    /// Carves and maps the block of a processor, zeroed. A block that is mapped already stays as it is.
     ///
     /// # Safety
     ///
-    /// The boot window is mapped. Once a processor.
+    /// The boot window is mapped. Blocks are mapped by rising number.
     pub unsafe fn map_block(&mut self, frames: &mut Frames, cpu: CpuIndex) -> Result<(), TablesError> {
+        if cpu.0 < self.blocks {
+            return Ok(());
+        }
         let range = frames.carve(block::MAPPED as u64, PAGE_4K).ok_or(TablesError::NoMemory)?;
         // SAFETY: Freshly carved, below `BOOT_REACH`, seen through the boot window.
         unsafe { copy::clear((BOOT_WINDOW + range.start().get() as usize) as *mut u8, block::MAPPED) };
@@ -216,6 +226,7 @@ impl HostTables {
             map(&mut memory, self.root, linear, physical, length as u64, DATA, abilities())?;
             physical += length as u64;
         }
+        self.blocks = cpu.0 + 1;
         self.bytes += memory.count * PAGE_4K + block::MAPPED as u64;
         Ok(())
     }
