@@ -56,7 +56,7 @@ pub fn check(tree: &Tree) -> Outcome {
                 ));
             }
             let found = conditions.get(*name).copied().unwrap_or_default();
-            if found.with == 0 || found.with + found.without < 2 {
+            if found.with == 0 || found.without == 0 {
                 places.push(Place::new(
                     PARTS,
                     0,
