@@ -24,7 +24,7 @@ fn unsigned(width: Width, value: u64) -> i128 {
 
 /// `value` without the bits above the width.
 fn cut(width: Width, value: u64) -> u64 {
-    u64::try_from(unsigned(width, value)).unwrap()
+    (u128::from(value) % (1 << (u32::from(width.bytes()) * 8))) as u64
 }
 
 fn signed(width: Width, value: u64) -> i128 {
