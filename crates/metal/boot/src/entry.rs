@@ -247,7 +247,10 @@ pub(crate) fn main(boot: crate::Boot) -> ! {
 /// A panic is a bug of ours: it is named, and everything stops.
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
-    cpu::fatal(format_args!("{information}"))
+    match information.location() {
+        Some(place) => cpu::fatal(format_args!("panic at {place}: {}", information.message())),
+        None => cpu::fatal(format_args!("panic: {}", information.message())),
+    }
 }
 
 /// Where the pieces of the image are.

@@ -306,7 +306,7 @@ mod tests {
             }),
         );
         // Name (_S5, Package (4) { 5, 0, 0, 0 })
-        let s5 = [0x08, b'_', b'S', b'5', b'_', 0x12, 0x08, 4, 0x0a, 5, 0, 0, 0];
+        let s5 = [0x08, b'_', b'S', b'5', b'_', 0x12, 0x07, 4, 0x0a, 5, 0, 0, 0];
         put(DSDT, &table(b"DSDT", 36 + s5.len(), |bytes| bytes[36..].copy_from_slice(&s5)));
         put(
             HPET,
