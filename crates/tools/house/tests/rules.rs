@@ -494,6 +494,16 @@ fn a_room_with_an_operating_system_or_a_heap() {
 }
 
 #[test]
+fn the_image_alone_may_have_an_operating_system_off_the_bare_metal() {
+    let condition = "#![cfg_attr(target_os = \"none\", no_std, no_main)]\n";
+    let tree = Tree::new();
+    tree.replace("crates/image/src/main.rs", "#![no_std]\n#![no_main]\n", condition);
+    assert!(tree.check().iter().all(Outcome::holds));
+    tree.replace("crates/pure/numbers/src/lib.rs", "#![no_std]\n", condition);
+    tree.breaks("freestanding", "crates/pure/numbers/src/lib.rs", "no_std");
+}
+
+#[test]
 fn a_name_that_only_sounds_like_a_heap() {
     let tree = Tree::new();
     tree.write("crates/monitor/src/extra.rs", "fn a(b: crate::B) { b.alloc(); crate::alloc::c(); }");

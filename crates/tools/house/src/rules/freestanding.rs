@@ -7,6 +7,12 @@ use std::path::Path;
 
 /// The two ways of saying it: always, or in everything but tests.
 const NO_STD: [&str; 2] = ["#![no_std]", "#![cfg_attr(not(test), no_std)]"];
+/// How the image says it: plain cargo builds it for the host too, where it has nothing to boot.
+const NO_STD_IMAGE: &str = "#![cfg_attr(target_os = \"none\", no_std, no_main)]";
+
+fn says_so(line: &str, row: Option<Row>) -> bool {
+    NO_STD.contains(&line.trim()) || row == Some(Row::Image) && line.trim() == NO_STD_IMAGE
+}
 
 pub fn check(tree: &Tree) -> Outcome {
     let mut places = Vec::new();
@@ -16,7 +22,7 @@ pub fn check(tree: &Tree) -> Outcome {
         for root in ["src/lib.rs", "src/main.rs"] {
             let path = member.folder.join(root);
             if let Some(source) = member.sources.iter().find(|source| source.path == path)
-                && !source.text.lines().any(|line| NO_STD.contains(&line.trim()))
+                && !source.text.lines().any(|line| says_so(line, member.row))
             {
                 places.push(Place::new(path, 0, "`#![no_std]` is missing"));
             }
