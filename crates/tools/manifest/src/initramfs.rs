@@ -67,6 +67,27 @@ impl Entry {
     }
 }
 
+/// The initial RAM disk of the demonstration: busybox, and a shell script that is the first process.
+///
+/// `busybox` is the statically linked program, `init` the script (`examples/demonstration/init-demonstration.sh`).
+pub fn demonstration(busybox: Vec<u8>, init: Vec<u8>) -> Result<Vec<u8>, ArchiveError> {
+    write(&[
+        Entry::folder("bin"),
+        Entry::program("bin/busybox", busybox),
+        Entry::link("bin/sh", "busybox"),
+        Entry::folder("dev"),
+        // The kernel opens it for the first process before anything is mounted.
+        Entry {
+            path: "dev/console".to_owned(),
+            mode: 0o600,
+            kind: Kind::CharacterDevice { major: 5, minor: 1 },
+        },
+        Entry::folder("proc"),
+        Entry::folder("sys"),
+        Entry::program("init", init),
+    ])
+}
+
 /// Why an archive cannot be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ArchiveError {

@@ -264,12 +264,9 @@ fn dsdt() -> Vec<u8> {
         "_CRS".into(),
         &aml::ResourceTemplate::new(vec![&bus, &configuration, &low_ports, &high_ports, &memory]),
     );
-    // Nothing on the bus has an interrupt pin: devices there send messages.
-    let bridge_routing = aml::Name::new("_PRT".into(), &aml::Package::new(vec![]));
-    let bridge = aml::Device::new(
-        "PCI0".into(),
-        vec![&bridge_id, &bridge_uid, &bridge_bus, &bridge_resources, &bridge_routing],
-    );
+    // No _PRT: nothing on the bus has an interrupt pin; devices there send messages.
+    let bridge =
+        aml::Device::new("PCI0".into(), vec![&bridge_id, &bridge_uid, &bridge_bus, &bridge_resources]);
 
     let console_id = aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501"));
     let console_uid = aml::Name::new("_UID".into(), &aml::ONE);
