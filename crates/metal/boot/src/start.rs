@@ -82,6 +82,11 @@ impl Boot {
         &mut self.frames
     }
 
+    /// The free memory, to carve from: pages that processors need for themselves.
+    pub const fn frames_mut(&mut self) -> &mut Frames {
+        &mut self.frames
+    }
+
     /// Bytes that the hypervisor's own tables and stacks take so far.
     pub fn own_bytes(&self) -> u64 {
         self.tables.bytes()
@@ -328,6 +333,8 @@ extern "C" fn settle(handover: *mut u8) -> ! {
     MACHINE.set_wall_clock(cpu::rtc::read(firmware.century));
     route_serial(&firmware, features.apic_id);
     let usable = frames.total() >> 20;
+    // Whatever firmware and loader left on the line ends here.
+    serial::write(b"\r\n");
     say(format_args!(
         "booted over {} by {}: {usable} MiB free, time stamp counter {} kHz by the {reference}",
         info.protocol.name(),

@@ -112,7 +112,7 @@ pub unsafe fn prepare(features: &Features) {
     }
     write(DIVIDE, 0b1011);
     write(INITIAL_COUNT, 0);
-    write(TIMER, u32::from(interrupt::TIMER) | if features.tsc_deadline { DEADLINE_MODE } else { 0 });
+    write(TIMER, timer_entry());
     // Acknowledge what firmware left in service.
     for _ in 0..256 {
         if in_service().is_none() {
@@ -120,6 +120,11 @@ pub unsafe fn prepare(features: &Features) {
         }
         end_of_interrupt();
     }
+}
+
+/// The timer's entry in the local vector table as it works: one shot, by count or by deadline.
+fn timer_entry() -> u32 {
+    u32::from(interrupt::TIMER) | if has_deadline() { DEADLINE_MODE } else { 0 }
 }
 
 /// This processor's identifier.
@@ -243,5 +248,5 @@ pub(crate) fn measured() -> u64 {
 /// Stops what [`start_measuring`] started.
 pub(crate) fn stop_measuring() {
     write(INITIAL_COUNT, 0);
-    write(TIMER, u32::from(interrupt::TIMER));
+    write(TIMER, timer_entry());
 }
