@@ -1,8 +1,8 @@
 //! The I/O APIC against the 82093AA datasheet's words, and what guests do with it.
 
 use contracts::{
-    Context, DeliveryMode, Device, Effect, Effects, GuestTime, InterruptMessage, IoApic as _, Platform,
-    Trigger, fake,
+    Context, DeliveryMode, Device, Effect, Effects, GuestTime, InterruptMessage, IoApic as _, MemoryRange,
+    Platform, Trigger, fake,
 };
 use io_apic::{ADDRESS, IoApic, PINS};
 use proptest::prelude::*;
@@ -83,6 +83,8 @@ fn message(destination: u32, vector: u8, trigger: Trigger) -> InterruptMessage {
 /// 0x20.
 #[test]
 fn registers_after_reset() {
+    assert_eq!(IoApic::MEMORY, [MemoryRange { start: 0xfec0_0000, length: 0x1000 }]);
+    assert!(IoApic::PORTS.is_empty());
     let mut bench = Bench::new();
     assert_eq!((bench.read(0), bench.read(1), bench.read(2)), (0, 0x0017_0020, 0));
     for pin in 0..PINS as u8 {
@@ -107,6 +109,8 @@ fn identification() {
     bench.write(2, 0);
     bench.write(1, 0);
     assert_eq!((bench.read(1), bench.read(2)), (0x0017_0020, 0x0f00_0000));
+    bench.write(0, 0x0500_0000);
+    assert_eq!(bench.read(0), 0x0500_0000);
 }
 
 /// §3.2.4: which bits of an entry can be written. Delivery status (12) and remote IRR (14) are read-only.
@@ -212,6 +216,17 @@ fn a_level_on_a_masked_pin_waits() {
     assert_eq!(bench.program(9, 1, LEVEL | 0x51), []);
 }
 
+/// Bit 14 is read-only: a write of the entry neither ends the interrupt nor sends it again.
+#[test]
+fn a_level_in_progress_stays_so() {
+    let mut bench = Bench::new();
+    bench.program(9, 1, LEVEL | 0x51);
+    bench.line(9, true);
+    assert_eq!(bench.program(9, 2, LEVEL | 0x51), []);
+    assert_eq!(bench.read(0x22), LEVEL | REMOTE_REQUEST | 0x51);
+    assert_eq!(bench.end(0x51), [message(2, 0x51, Trigger::Level)]);
+}
+
 /// Pins that share a vector end together; the widest case still fits one access.
 #[test]
 fn pins_that_share_a_vector() {
@@ -280,6 +295,11 @@ fn reserved_vectors() {
         bench.program(3, 0, 4 << 8 | vector);
         assert_eq!(bench.line(3, true).len(), 1);
     }
+    for vector in [0x10, 0xff] {
+        let mut bench = Bench::new();
+        bench.program(3, 0, vector);
+        assert_eq!(bench.line(3, true).len(), 1);
+    }
 }
 
 /// Lines say asserted or not, whatever their wiring: the polarity bit is kept and changes nothing.
@@ -336,6 +356,7 @@ fn a_stuck_level_is_cleared_by_the_trigger_bit() {
     bench.line(9, true);
     bench.line(9, false);
     bench.write(0x22, MASKED | 0x51);
+    assert_eq!(bench.read(0x22), MASKED | 0x51);
     bench.write(0x22, MASKED | LEVEL | 0x51);
     assert_eq!(bench.read(0x22), MASKED | LEVEL | 0x51);
 }

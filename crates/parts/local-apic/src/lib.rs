@@ -486,12 +486,9 @@ impl contracts::LocalApic for LocalApic {
             }
             // SDM §11.12.5.1: leaving a mode loses everything but the id.
             ((true, _), (false, false)) => *self = Self::reset(self.id, value),
-            // "State Changes From xAPIC Mode to x2APIC Mode": the logical destination and the command's high half are
-            // not preserved, the rest is.
-            ((true, false), (true, true)) => {
-                self.logical_destination = 0;
-                self.command &= 0xffff_ffff;
-            }
+            // "State Changes From xAPIC Mode to x2APIC Mode": all but the command's high half is preserved, and the
+            // logical destination, which this mode derives.
+            ((true, false), (true, true)) => self.command &= 0xffff_ffff,
             _ => {}
         }
         // Which processor started the machine is not software's to say (APM §16.3.1: read-only).

@@ -24,6 +24,8 @@ fn the_low_half_sends() {
     assert_eq!(bench.write(0x310, 0x0300_0000).command, None);
     assert_eq!(bench.write(0x300, 0x0000_40fd).command, Some(fixed(3, 0xfd)));
     assert_eq!((bench.read(0x300), bench.read(0x310)), (0x0000_40fd, 0x0300_0000));
+    bench.write(0x310, 0x0500_0000);
+    assert_eq!((bench.read(0x300), bench.read(0x310)), (0x0000_40fd, 0x0500_0000));
     // Delivery status is read-only and always idle.
     bench.write(0x300, 0x0000_50fd);
     assert_eq!(bench.read(0x300), 0x0000_40fd);

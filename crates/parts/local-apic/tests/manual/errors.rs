@@ -83,6 +83,11 @@ fn error_interrupt() {
     assert_eq!(status(&mut bench), RECEIVE_ILLEGAL | ILLEGAL_REGISTER);
     bench.accept(0);
     assert_eq!(bench.serve(), Some(0xfe));
+    // The lowest legal vector.
+    status(&mut bench);
+    bench.write(0x370, 0x10);
+    bench.accept(0);
+    assert_eq!(bench.serve(), Some(0x10));
     // Masked: the error is noted all the same.
     status(&mut bench);
     bench.write(0x370, 0x1_00fe);

@@ -68,13 +68,14 @@ fn what_the_change_to_extended_mode_keeps() {
     bench.write(0x80, 0x20);
     bench.write(0xd0, 0x0100_0000);
     bench.write(0x310, 0x0300_0000);
+    bench.write(0x300, 0x40fb);
     bench.write(0x370, 0xfe);
     bench.accept(0x41);
     assert!(change(&mut bench.apic, EXTENDED));
     assert_eq!(bench.rdmsr(0x808), Some(0x20));
     assert_eq!(bench.rdmsr(0x837), Some(0xfe));
     assert_eq!(bench.rdmsr(0x80d), Some(1));
-    assert_eq!(bench.rdmsr(0x830), Some(0));
+    assert_eq!(bench.rdmsr(0x830), Some(0x40fb));
     assert_eq!(bench.apic.pending(), Some(0x41));
 }
 

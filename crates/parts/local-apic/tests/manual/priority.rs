@@ -74,9 +74,11 @@ fn processor_and_arbitration_priority() {
     let mut bench = Bench::bootstrap();
     bench.write(0x80, 0x35);
     assert_eq!((bench.read(0xa0), bench.read(0x90)), (0x35, 0x35));
-    bench.accept(0x6a);
+    bench.accept(0x6b);
     assert_eq!((bench.read(0xa0), bench.read(0x90)), (0x35, 0x60));
     bench.apic.acknowledge();
+    assert_eq!((bench.read(0xa0), bench.read(0x90)), (0x60, 0x60));
+    bench.write(0x80, 0x5f);
     assert_eq!((bench.read(0xa0), bench.read(0x90)), (0x60, 0x60));
     bench.write(0x80, 0x6f);
     assert_eq!((bench.read(0xa0), bench.read(0x90)), (0x6f, 0x6f));
