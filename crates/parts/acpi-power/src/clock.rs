@@ -1,6 +1,6 @@
 //! Nanoseconds to ticks of the power management timer and back, by multiplication.
 
-/// "A 3.579545 MHz clock" (§4.8.1.4).
+/// ACPI 6.5 §4.8.3.3.
 pub(crate) const HERTZ: u64 = 3_579_545;
 
 /// Ticks per nanosecond with 64 fractional bits, rounded up: a deadline computed by [`nanoseconds`] then never lies

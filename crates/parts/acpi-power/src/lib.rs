@@ -1,8 +1,8 @@
 //! The ACPI fixed hardware of a compartment: power management timer, sleep control, reset register; and the older ways
 //! to reset a PC.
 //!
-//! Sources: ACPI Specification 6.5 §4.8 (section numbers without a title are its own); Intel 82371SB (PIIX3) data sheet
-//! §2.6 for port 0xcf9; Intel ICH9 data sheet §13.7.4 for port 0x92.
+//! Sources: ACPI Specification 6.5 §4.8 (section numbers without a title are its own); Intel 82371AB (PIIX4) data sheet,
+//! reset control register (0xcf9) and port 92 register.
 #![no_std]
 
 mod clock;
@@ -67,7 +67,7 @@ const CONTROL_MASK: u16 = SLEEP_TYPE | 1 << 1;
 /// The timer's most significant bit.
 const CARRY_BIT: u32 = 31;
 
-/// Port 0xcf9: resets when it goes from 0 to 1 (82371SB §2.6). It is never seen as 1.
+/// Port 0xcf9: resets when it goes from 0 to 1 (82371AB, reset control register). It is never seen as 1.
 const RESET_CPU: u8 = 1 << 2;
 /// Port 0xcf9, bits that keep: full reset, system reset.
 const RESET_MASK: u8 = 1 << 3 | 1 << 1;

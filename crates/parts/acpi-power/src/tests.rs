@@ -171,7 +171,7 @@ fn enable_bits_keep() {
     assert!(!board.level());
 }
 
-/// 82371SB §2.6: bit 2 resets as it rises; bit 1 says which kind. Linux and Xen write 2 then 6, the FADT's value is 6.
+/// 82371AB, reset control register: bit 2 resets as it rises; bit 1 says which kind. Linux and Xen write 2 then 6, the FADT's value is 6.
 #[test]
 fn reset_register() {
     let mut board = Board::new();

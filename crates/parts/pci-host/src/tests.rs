@@ -69,7 +69,7 @@ fn writes_change_nothing() {
     }
 }
 
-/// §6.1: "the host bridge must return all 1s on a read access to a non-existent device".
+/// §6.1: reads of functions that do not exist give all ones.
 #[test]
 fn everything_else_is_absent() {
     let mut board = Board::new();

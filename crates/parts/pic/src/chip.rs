@@ -1,6 +1,6 @@
 //! One 8259A. What it says is the Intel 8259A data sheet's (order number 231468), by the names of its registers.
 
-/// Where in the initialization sequence the chip is (data sheet, "Initialization Command Words", figure 6).
+/// Where in the initialization sequence the chip is (data sheet, figure "Initialization Sequence").
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Step {
     /// Initialized: a write to the odd address is OCW1.
@@ -126,7 +126,7 @@ impl Chip {
     /// "Special Mask Mode", "The Special Fully Nested Mode").
     #[inline]
     pub(crate) fn winner(&self) -> Option<u8> {
-        // Only the end of the sequence makes the chip "ready to accept interrupt requests" (figure 6).
+        // Only the end of the sequence makes the chip "ready to accept interrupt requests".
         if self.step != Step::Ready {
             return None;
         }

@@ -1,6 +1,6 @@
 //! The 8259A pair of interrupt controllers, cascaded as in a PC, with the chip set's edge/level registers.
 //!
-//! Sources: Intel 8259A data sheet (order number 231468-003); Intel 82371SB (PIIX3) data sheet §2.5.5 for ELCR.
+//! Sources: Intel 8259A data sheet (order number 231468-003); Intel 82371AB (PIIX4) data sheet, ELCR1 and ELCR2.
 //! See the README for what is left out and why.
 #![no_std]
 
@@ -19,7 +19,7 @@ const SLAVE_ODD: u16 = 0xa1;
 const MASTER_LEVEL: u16 = 0x4d0;
 const SLAVE_LEVEL: u16 = 0x4d1;
 
-/// Inputs of the master that can be level-triggered: not the timer, the keyboard and the cascade (82371SB §2.5.5).
+/// Inputs of the master that can be level-triggered: not the timer, the keyboard and the cascade (82371AB, ELCR1).
 const MASTER_LEVEL_MASK: u8 = 0xf8;
 /// Inputs of the slave that can be level-triggered: not the real-time clock and the coprocessor.
 const SLAVE_LEVEL_MASK: u8 = 0xde;

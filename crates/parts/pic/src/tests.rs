@@ -116,7 +116,7 @@ fn icw1_resets_what_the_data_sheet_lists() {
     assert_eq!(board.interrupt(), None, "and locks out IR4");
 }
 
-/// Figure 6, "Initialization Sequence": ICW3 only in cascade mode, ICW4 only if ICW1 announces it, then ready.
+/// "Initialization Sequence" (the figure): ICW3 only in cascade mode, ICW4 only if ICW1 announces it, then ready.
 #[test]
 fn the_sequence_has_the_steps_that_icw1_announces() {
     for (icw1, words) in [(0x10, 2), (0x11, 3), (0x12, 1), (0x13, 2)] {
@@ -221,7 +221,7 @@ fn an_edge_counts_once() {
     assert_eq!(board.interrupt(), Some(0x34));
 }
 
-/// 82371SB §2.5.5: ELCR makes inputs level-triggered, all but 0, 1, 2, 8 and 13.
+/// 82371AB, ELCR1 and ELCR2: they make inputs level-triggered, all but 0, 1, 2, 8 and 13.
 #[test]
 fn level_inputs_ask_until_they_fall() {
     let mut board = Board::ready();
@@ -363,7 +363,7 @@ fn automatic_end_and_rotation() {
     assert_eq!(board.interrupt(), Some(0x35), "priorities stay: IR5 is highest since IR4 is lowest");
 }
 
-/// "Automatic Rotation": figure 9, IR4 served and rotated with a non-specific EOI.
+/// "Automatic Rotation": IR4 served and rotated with a non-specific EOI.
 #[test]
 fn rotation_on_end_of_interrupt() {
     let mut board = Board::ready();

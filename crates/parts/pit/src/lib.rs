@@ -1,7 +1,7 @@
 //! The 8254 interval timer of a PC, with system control port B (0x61).
 //!
 //! Counter 0 drives line 0, counter 1 nothing that a guest can see, counter 2 the speaker and bit 5 of port 0x61.
-//! Sources: Intel 8254 data sheet (order number 231164-005); Intel 82371SB (PIIX3) data sheet §2.4 for port 0x61.
+//! Sources: Intel 8254 data sheet (order number 231164-005); Intel 82371AB (PIIX4) data sheet §4.2.4.1 for port 0x61.
 #![no_std]
 
 mod clock;

@@ -448,7 +448,7 @@ fn the_control_port_reads_as_a_floating_bus() {
     assert_eq!(Board::new().read(0x43), 0xff);
 }
 
-/// 82371SB §2.4: port 0x61, bits 3–0 as written, bit 4 toggles with each refresh (15 µs), bit 5 OUT of counter 2, bits
+/// 82371AB §4.2.4.1, NMISC: port 0x61, bits 3–0 as written, bit 4 toggles with each refresh (15 µs), bit 5 OUT of counter 2, bits
 /// 6 and 7 no error.
 #[test]
 fn port_b() {

@@ -59,7 +59,7 @@ impl Format {
 /// What an alarm byte compares with.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Match {
-    /// "A don't-care code is any hexadecimal byte from C0 to FF."
+    /// A don't-care code: C0 to FF.
     Any,
     At(u8),
 }
@@ -188,7 +188,7 @@ mod tests {
         Format { binary: true, hours_24: false },
     ];
 
-    /// MC146818A table 3, "Time, Calendar, and Alarm Data Modes": ranges of each format.
+    /// MC146818A, "Time, Calendar, and Alarm Data Modes": ranges of each format.
     #[test]
     fn formats() {
         let hours = |format: Format| [0, 1, 11, 12, 13, 23].map(|hour| format.encode_hour(hour));

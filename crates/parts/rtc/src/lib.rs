@@ -1,6 +1,6 @@
 //! The MC146818A real-time clock of a PC, with its 114 bytes of memory.
 //!
-//! Sources: Motorola MC146818A data sheet (ADI-1021); the PC/AT's use of the memory for sizes and the century.
+//! Sources: Motorola MC146818A data sheet, the memory extended to 128 bytes as in PCs; the PC/AT's use of the memory for sizes and the century.
 #![no_std]
 
 mod calendar;
@@ -47,7 +47,7 @@ const VALID: u8 = 0x80;
 const SECOND: u64 = 1_000_000_000;
 /// From the reset of the divider until the first update.
 const FIRST_UPDATE: u64 = SECOND / 2;
-/// UIP: 244 µs of warning, then the update cycle of 1984 µs ("Update Cycle", table 6, 32.768 kHz).
+/// UIP: 244 µs of warning, then the update cycle of 1984 µs ("Update Cycle", 32.768 kHz).
 const UPDATE_CYCLE: u64 = (244 + 1_984) * 1_000;
 
 /// A cycle of the 32.768 kHz time base lasts 1953125 / 64 ns.
@@ -100,7 +100,7 @@ impl Rtc {
     /// When the periodic rate next has its edge, strictly after `time`.
     fn next_periodic(&self, time: GuestTime) -> Option<GuestTime> {
         let update = self.next_update?;
-        // Table 5: with this time base the first two rates are those of 8 and 9.
+        // With this time base the first two rates are those of 8 and 9.
         let rate = match self.bytes.get(REGISTER_A) & 15 {
             0 => return None,
             rate @ 1..=2 => rate + 7,
@@ -217,10 +217,10 @@ impl Rtc {
                     self.next_update = runs.then(|| context.now.after(FIRST_UPDATE));
                 }
             }
-            // "The SET bit going high clears the UIE bit."
+            // SET going high clears UIE.
             REGISTER_B if value & SET != 0 => self.bytes.set(REGISTER_B, value & !UPDATE_ENABLE),
             REGISTER_C | REGISTER_D => return,
-            // "The high-order bit of the seconds byte" is read only.
+            // The high-order bit of the seconds is read only.
             SECONDS => self.bytes.set(SECONDS, value & 0x7f),
             _ => self.bytes.set(index, value),
         }

@@ -117,8 +117,7 @@ fn a_new_clock_late_in_time_catches_up() {
     assert_eq!(board.time(), [0x20, 0x25, 0x01, 0x01, 0, 0, 0]);
 }
 
-/// "Update Cycle": UIP warns 244 µs before; "if the UIP bit is read as zero, the time and calendar information is
-/// available for at least 244 µs".
+/// "Update Cycle": UIP warns 244 µs before the cycle; while it is zero, the registers stay as they are for that long.
 #[test]
 fn update_in_progress() {
     let mut board = Board::new();
@@ -159,8 +158,8 @@ fn setting_the_time() {
     assert_eq!(board.read(DAY_OF_WEEK), 7);
 }
 
-/// What Linux's `mc146818_set_time` does: SET, divider reset, time, then both back. "When the divider is released from
-/// reset, the first update cycle begins one-half second later."
+/// What Linux's `mc146818_set_time` does: SET, divider reset, time, then both back. The first update comes half a
+/// second after the divider was released from reset.
 #[test]
 fn setting_the_time_as_linux_does() {
     let mut board = Board::new();
@@ -228,7 +227,7 @@ fn alarm() {
     assert_eq!(board.rtc.deadline(), Some(GuestTime(at + 86_400 * SECOND)));
 }
 
-/// "An alarm interrupt each hour is created with a don't-care code in the hours alarm location", each minute, each second.
+/// "Alarm": don't-care codes in hours, hours and minutes, or all: each hour, each minute, each second.
 #[test]
 fn alarms_with_dont_care_codes() {
     for (codes, period) in [([0xc0, 0, 0], 3_600), ([0xff, 0xff, 0], 60), ([0xc5, 0xff, 0xf0], 1)] {
@@ -262,7 +261,7 @@ fn update_ended_interrupt() {
     assert_eq!(board.read(0x0c) & 0x10, 0);
     board.now = SECOND;
     board.write(0x0b, 0x12);
-    assert!(board.level, "\"the IRQF bit is set\" when flag and enable are both one");
+    assert!(board.level, "IRQF is one when a flag and its enable are both one");
     assert_eq!(board.read(0x0c) & 0x90, 0x90);
     board.run_to(3 * SECOND + 5);
     assert_eq!(board.rises, 2, "one update was not seen, for register C was not read");
@@ -271,7 +270,7 @@ fn update_ended_interrupt() {
     assert_eq!(board.rises, 3);
 }
 
-/// Table 5, "Periodic Interrupt Rate and Square Wave Output Frequency", 32.768 kHz.
+/// "Periodic Interrupt Selection": the rates with a time base of 32.768 kHz.
 #[test]
 fn periodic_rates() {
     for (rate, hertz) in [(0, 0), (1, 256), (2, 128), (3, 8_192), (4, 4_096), (6, 1_024), (10, 64), (15, 2)] {
@@ -335,7 +334,7 @@ fn a_held_divider_wakes_nobody() {
     assert_eq!(board.read(SECONDS), 0);
 }
 
-/// "Registers C and D are read only"; the 114 bytes of memory keep what they are given; bit 7 of the index is not part
+/// Registers C and D are read only; the 114 bytes of memory keep what they are given; bit 7 of the index is not part
 /// of it, and is kept.
 #[test]
 fn memory_and_read_only_registers() {

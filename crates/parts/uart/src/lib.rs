@@ -18,7 +18,7 @@ const LAST: u16 = 0x3ff;
 /// The line of COM1.
 const INTERRUPT: Line = Line(4);
 
-// Registers, as offsets (table II).
+// Registers, as offsets ("Summary of Registers").
 const DATA: u16 = 0;
 const INTERRUPT_ENABLE: u16 = 1;
 /// Read: interrupt identification. Write: FIFO control.
@@ -69,7 +69,7 @@ const TRAILING_RING: u8 = 0x04;
 /// A 16 times clock of 1.8432 MHz makes a bit of divisor 1 last 78125 / 9 ns.
 const BIT: (u64, u64) = (78_125, 9);
 
-/// The serial port. At power-on it is as after its master reset (table I), 115200 baud.
+/// The serial port. At power-on it is as after its master reset ("UART Reset Configuration"), 115200 baud.
 #[derive(Debug)]
 pub struct Uart {
     // Registers as written.
@@ -113,7 +113,7 @@ impl Uart {
         self.received.count() >= if self.fifos { self.trigger } else { 1 }
     }
 
-    /// The interrupt of highest priority (table IV).
+    /// The interrupt of highest priority ("Interrupt Control Functions").
     const fn pending(&self) -> u8 {
         if self.enabled(LINE_ENABLE) && self.overrun {
             LINE_PENDING
@@ -131,7 +131,7 @@ impl Uart {
     }
 
     /// Drives the line. In a PC, OUT2 opens the buffer between INTR and the interrupt controller; in loop mode the pin
-    /// is inactive whatever the register says (§8.6.7).
+    /// is inactive whatever the register says ("Modem Control Register").
     fn tell(&mut self, context: &mut Context<'_>) {
         let open = self.modem_control & (OUT_2 | LOOP) == OUT_2;
         let level = open && self.pending() != NONE_PENDING;
@@ -141,7 +141,7 @@ impl Uart {
         }
     }
 
-    /// Four character times (§8.6.5, FIFO time-out), in nanoseconds.
+    /// Four character times ("FIFO Interrupt Mode Operation"), in nanoseconds.
     fn time_out(&self) -> u64 {
         let [word, stop, parity] =
             [5 + (self.line_control & 3), 1 + (self.line_control >> 2 & 1), self.line_control >> 3 & 1];
@@ -160,7 +160,7 @@ impl Uart {
     }
 
     /// The transmitter's byte comes back as received. One too many is lost: with FIFOs the new one, else the old one
-    /// (§8.6.3, overrun).
+    /// ("Line Status Register").
     fn loop_back(&mut self, byte: u8, context: &mut Context<'_>) {
         if self.fifos {
             self.overrun |= !self.received.push(byte);

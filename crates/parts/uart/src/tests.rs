@@ -1,4 +1,5 @@
-//! The port against the PC16550D data sheet: accesses, bytes and time in, bytes and line 4 out.
+//! The port against the PC16550D data sheet: accesses, bytes and time in, bytes and line 4 out. Names in
+//! quotation marks are the data sheet's headings and tables.
 
 use super::*;
 use contracts::{Attached, Effects, fake::Memory};
@@ -85,7 +86,7 @@ impl Board {
     }
 }
 
-/// Table I, "UART Reset Configuration".
+/// "UART Reset Configuration".
 #[test]
 fn reset_values() {
     let mut board = Board::new();
@@ -99,14 +100,18 @@ fn reset_values() {
 fn bytes_go_out_in_order_and_at_once() {
     let mut board = Board::open();
     for byte in *b"hello\r\n" {
-        assert_eq!(board.read(5) & 0x60, 0x60, "§8.6.3: holding register and transmitter are empty");
+        assert_eq!(
+            board.read(5) & 0x60,
+            0x60,
+            "\"Line Status Register\": holding register and transmitter are empty"
+        );
         board.write(0, byte);
     }
     assert_eq!(board.console.as_slice(), b"hello\r\n");
     assert!(board.line.is_empty());
 }
 
-/// Table II: DLAB selects the divisor latch; IER, MCR and IIR have bits that are always 0; the scratch register keeps.
+/// "Summary of Registers": DLAB selects the divisor latch; IER, MCR and IIR have bits that are always 0; the scratch register keeps.
 #[test]
 fn registers_keep_what_they_have_bits_for() {
     let mut board = Board::new();
@@ -123,7 +128,7 @@ fn registers_keep_what_they_have_bits_for() {
     assert!(board.console.is_empty());
 }
 
-/// §8.6.5: with FIFOs, the interrupt comes at the trigger level and goes as the FIFO drops below it.
+/// "FIFO Interrupt Mode Operation": with FIFOs, the interrupt comes at the trigger level and goes as the FIFO drops below it.
 #[test]
 fn receive_trigger_levels() {
     for (code, level) in [(0x01, 1), (0x41, 4), (0x81, 8), (0xc1, 14)] {
@@ -146,7 +151,7 @@ fn receive_trigger_levels() {
     }
 }
 
-/// §8.6.5, "FIFO timeout interrupt": at least one character in the FIFO, and none received or read for four character
+/// "FIFO Interrupt Mode Operation", time-out: at least one character in the FIFO, and none received or read for four character
 /// times.
 #[test]
 fn receive_time_out() {
@@ -162,7 +167,7 @@ fn receive_time_out() {
     assert!(board.level());
     assert_eq!(board.read(2), 0xcc);
     assert_eq!(board.read(0), b'a');
-    assert!(!board.level(), "\"when the CPU reads one character from the FIFO\" it is cleared");
+    assert!(!board.level(), "a read clears it");
     board.run_to(12 * character);
     assert!(board.level(), "and comes again for the rest");
     assert_eq!(board.read(0), b'b');
@@ -216,7 +221,7 @@ fn a_full_fifo_refuses() {
     assert_eq!(board.read(5) & 1, 0);
 }
 
-/// Table IV: the transmitter's interrupt goes by "reading the IIR register (if source of interrupt) or writing into the
+/// "Interrupt Control Functions": the transmitter's interrupt goes by "reading the IIR register (if source of interrupt) or writing into the
 /// transmitter holding register".
 #[test]
 fn transmitter_interrupt() {
@@ -243,7 +248,7 @@ fn transmitter_interrupt() {
     assert_eq!(board.read(2), 0xc2);
 }
 
-/// Table IV: line status, received data, transmitter, modem status, in this order.
+/// "Interrupt Control Functions": line status, received data, transmitter, modem status, in this order.
 #[test]
 fn priorities() {
     let mut board = Board::open();
@@ -263,7 +268,7 @@ fn priorities() {
     assert_eq!(board.read(2), 0xc1);
 }
 
-/// §8.6.4: enabling or disabling FIFOs clears them; other bits count only with bit 0.
+/// "FIFO Control Register": enabling or disabling FIFOs clears them; other bits count only with bit 0.
 #[test]
 fn fifo_control() {
     let mut board = Board::open();
@@ -281,7 +286,7 @@ fn fifo_control() {
     assert_eq!(board.read(5) & 1, 0);
 }
 
-/// §8.6.7, loopback: transmitter to receiver, modem control outputs to modem status inputs; nothing leaves or enters.
+/// "Modem Control Register", loopback: transmitter to receiver, modem control outputs to modem status inputs; nothing leaves or enters.
 #[test]
 fn loopback() {
     let mut board = Board::open();
@@ -303,7 +308,7 @@ fn loopback() {
     assert!(board.receive(b'a'));
 }
 
-/// §8.6.8: DCTS, DDSR, DDCD for any change, TERI for the trailing edge of RI only; a read clears them.
+/// "Modem Status Register": DCTS, DDSR, DDCD for any change, TERI for the trailing edge of RI only; a read clears them.
 #[test]
 fn modem_status_changes() {
     let mut board = Board::new();
