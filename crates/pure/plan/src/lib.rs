@@ -356,6 +356,14 @@ pub fn header(plan: &[u8], total: u64, checksum: u64) -> [u8; HEADER_LENGTH] {
 /// Checks the head of a module that is `length` bytes long, of which `head` holds the beginning (at least the plan), and
 /// gives the plan that it holds.
 pub fn read(head: &[u8], length: u64) -> Result<Plan, Refusal> {
+    let mut plan = Plan::default();
+    read_into(head, length, &mut plan)?;
+    Ok(plan)
+}
+
+/// As [`read`], into a plan that lies elsewhere: on a small stack there is no room for one. After an error `plan` means nothing.
+pub fn read_into(head: &[u8], length: u64, plan: &mut Plan) -> Result<(), Refusal> {
+    plan.compartments.clear();
     let header: &[u8; HEADER_LENGTH] = head.first_chunk().ok_or(Refusal::TooShort)?;
     if header[..16] != MAGIC {
         return Err(Refusal::NoPlan);
@@ -377,12 +385,18 @@ pub fn read(head: &[u8], length: u64) -> Result<Plan, Refusal> {
     if Sha256::digest(bytes)[..] != header[32..64] {
         return Err(Refusal::Digest);
     }
-    let (plan, rest) = postcard::take_from_bytes::<Plan>(bytes).map_err(|_| Refusal::Encoding)?;
+    // A sequence in postcard is its length and its elements: one at a time needs the stack of one.
+    let (count, mut rest) = postcard::take_from_bytes::<u32>(bytes).map_err(|_| Refusal::Encoding)?;
+    for _ in 0..count {
+        let (compartment, behind) =
+            postcard::take_from_bytes::<Compartment>(rest).map_err(|_| Refusal::Encoding)?;
+        plan.compartments.push(compartment).map_err(|_| Refusal::Encoding)?;
+        rest = behind;
+    }
     if !rest.is_empty() {
         return Err(Refusal::Encoding);
     }
-    check(&plan, HEADER_LENGTH as u64 + u64::from(plan_length), length)?;
-    Ok(plan)
+    check(plan, HEADER_LENGTH as u64 + u64::from(plan_length), length)
 }
 
 /// Checks a plan's rules; payloads must lie between `payloads` and `length`.
