@@ -101,6 +101,11 @@ where
         true
     }
 
+    /// The machine.
+    pub fn host(&self) -> &'static I::Host {
+        self.host
+    }
+
     /// The scheduler, for set-up.
     pub fn scheduler(&self) -> &I::Scheduler {
         &self.scheduler

@@ -66,3 +66,9 @@ pub unsafe fn take_interrupts() {
     // SAFETY: As in `wait_for_interrupt`. The NOP ends the shadow of STI, so that waiting interrupts are taken there.
     unsafe { asm!("sti", "nop", "cli", options(nostack)) };
 }
+
+/// What CPUID answers here for that leaf and subleaf: EAX, EBX, ECX, EDX.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let answer = raw_cpuid::cpuid!(leaf, subleaf);
+    [answer.eax, answer.ebx, answer.ecx, answer.edx]
+}

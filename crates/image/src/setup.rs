@@ -1,0 +1,216 @@
+//! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, nothing is
+//! touched; where anything does not fit, one sentence says what, and the machine is turned off.
+
+use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
+use crate::parts::{BackEnd, ClockPage, Stage};
+use address::HostPhysical;
+use backend::{BackEnd as _, Stage as _};
+use boot::{Boot, SpacePlan, say};
+use contracts::{Clock, CpuIndex, Host, MapMode};
+use core::fmt::Arguments;
+use cpu::Features;
+use memory::{PrivateArea, PrivateVault, Ram};
+use monitor::compartment::Compartment;
+use monitor::{CpuidTable, Facts, Monitor};
+use plan::Plan;
+use spin::{Mutex, Once};
+
+type State = Compartment<Product, VCPUS>;
+type Vault = PrivateVault<State, COMPARTMENTS>;
+
+static VAULT: Vault = Vault::new();
+static MONITOR: Once<Monitor<Product, Vault, COMPARTMENTS, VCPUS>> = Once::new();
+/// What the boot module says. Too large for a processor's stack.
+static PLAN: Mutex<Plan> = Mutex::new(Plan { compartments: heapless::Vec::new() });
+static FEATURES: Once<Features> = Once::new();
+
+/// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
+const EXTENTS: usize = memory::MOST_EXTENTS + 1;
+
+/// Says why this machine or this module is refused, and turns the machine off.
+fn refuse(machine: &boot::Machine, reason: Arguments<'_>) -> ! {
+    say(format_args!("refused: {reason}"));
+    machine.power_off()
+}
+
+/// From a booted machine to compartments that run.
+pub fn run(mut boot: Boot) -> ! {
+    let machine = boot.machine;
+    say(format_args!("profile {}, processor signature {:#x}", PROFILE.name, boot.features.signature));
+    if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
+        refuse(machine, format_args!("{missing}"));
+    }
+    let mut plan = PLAN.lock();
+    if judge(&boot, &mut plan).is_err() {
+        machine.power_off();
+    }
+    let cpus = boot.start_processors(PROFILE.limits.cpus);
+    if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
+        refuse(machine, format_args!("no memory is left for the processors' own pages"));
+    }
+    let features = *FEATURES.call_once(|| boot.features);
+    let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, cpus));
+    let Some(clock) = Clock::new(machine.kilohertz()) else {
+        refuse(machine, format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
+    };
+    let mut number = 0;
+    for (index, compartment) in plan.compartments.iter().enumerate() {
+        let index = index as u8;
+        let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
+        if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
+            refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
+        }
+        number += u32::from(compartment.vcpus);
+        if !monitor.admit(index, compartment) {
+            refuse(
+                machine,
+                format_args!(
+                    "compartment {}: no processor is left for its {} vCPUs; {cpus} run",
+                    compartment.name, compartment.vcpus
+                ),
+            );
+        }
+        say(format_args!(
+            "compartment {}: {} MiB, {} vCPUs",
+            compartment.name,
+            compartment.memory >> 20,
+            compartment.vcpus
+        ));
+    }
+    say(format_args!(
+        "{cpus} processors, {} KiB of the hypervisor's own, {} MiB free, started after {} ticks",
+        boot.own_bytes() >> 10,
+        boot.frames().free() >> 20,
+        machine.now().0.wrapping_sub(boot.entry_ticks()),
+    ));
+    drop(plan);
+    boot.enter(work)
+}
+
+/// What every processor does from now on.
+fn work(cpu: CpuIndex) -> ! {
+    let (Some(monitor), Some(features)) = (MONITOR.get(), FEATURES.get()) else { cpu::halt() };
+    if BackEnd::enable(cpu, features) {
+        monitor.run(cpu);
+    } else {
+        monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
+    }
+    if cpu == CpuIndex(0) {
+        monitor.say(format_args!("end"));
+        monitor.host().power_off();
+    }
+    cpu::halt()
+}
+
+/// Private pages of a compartment.
+fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize {
+    Vault::STATE_PAGES
+        + usize::from(compartment.vcpus) * BackEnd::pages(features)
+        + Stage::pages(compartment.memory, EXTENTS)
+}
+
+/// The payloads of a compartment: offset in the module and length.
+fn payloads(compartment: &plan::Compartment) -> heapless::Vec<(u64, u64), { plan::SEGMENTS }> {
+    compartment.segments.iter().map(|segment| (segment.source, segment.length)).collect()
+}
+
+fn space_plan<'plan>(
+    index: u8,
+    compartment: &plan::Compartment,
+    payloads: &'plan [(u64, u64)],
+    features: &Features,
+) -> SpacePlan<'plan> {
+    let (low, high) = plan::memory_layout(compartment.memory);
+    SpacePlan { index, low, high, private_pages: private_pages(compartment, features), payloads }
+}
+
+/// Judges the boot module: its form, the profile's limits, the memory that there is.
+fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
+    let refuse = |reason: Arguments<'_>| {
+        say(format_args!("refused: {reason}"));
+        Err(())
+    };
+    let Some(module) = boot.module() else {
+        return refuse(format_args!("no boot module came with the image: it holds what may run"));
+    };
+    if let Err(refusal) = plan::read_into(module, module.len() as u64, plan) {
+        return refuse(format_args!("{refusal}"));
+    }
+    if plan.compartments.len() > COMPARTMENTS {
+        return refuse(format_args!(
+            "the plan has {} compartments; profile {} holds {COMPARTMENTS}",
+            plan.compartments.len(),
+            PROFILE.name
+        ));
+    }
+    for compartment in &plan.compartments {
+        if usize::from(compartment.vcpus) > VCPUS {
+            return refuse(format_args!(
+                "compartment {} has {} vCPUs; profile {} holds {VCPUS} each",
+                compartment.name, compartment.vcpus, PROFILE.name
+            ));
+        }
+    }
+    let lists: heapless::Vec<_, { plan::COMPARTMENTS }> = plan.compartments.iter().map(payloads).collect();
+    let plans = plan
+        .compartments
+        .iter()
+        .zip(&lists)
+        .enumerate()
+        .map(|(index, (compartment, payloads))| space_plan(index as u8, compartment, payloads, &boot.features));
+    if let Err((index, error)) = boot.fits(plans) {
+        let name = plan.compartments.get(usize::from(index)).map_or("", |compartment| &compartment.name);
+        return refuse(format_args!("compartment {name}: {error}"));
+    }
+    Ok(())
+}
+
+/// Builds one compartment in a space of its own. `number` counts vCPUs of the machine from 0.
+fn build(
+    boot: &mut Boot,
+    facts: Facts,
+    compartment: &plan::Compartment,
+    number: u32,
+    features: &Features,
+) -> Result<(), &'static str> {
+    let payloads = payloads(compartment);
+    let plan = space_plan(facts.index, compartment, &payloads, features);
+    let space = boot.space(&plan).map_err(|_| "its space cannot be made")?;
+    let machine = boot.machine;
+    let facts = Facts {
+        // The compartment's time is 0 now; the wall clock is the host's at that moment.
+        wall_clock: machine.wall_clock() + facts.origin.0 / 1000 / u64::from(machine.kilohertz()),
+        ..facts
+    };
+    let mut failure = None;
+    let installed = VAULT.install(usize::from(facts.index), space, |area, ram| {
+        let root = second_stage(area, ram, facts.index, compartment, features);
+        if root.is_none() {
+            failure = Some("its second stage cannot be made");
+        }
+        let root = root.unwrap_or_default();
+        let vcpus = (0..u32::from(compartment.vcpus))
+            .map_while(|vcpu| BackEnd::vcpu(area, root, number + vcpu, features));
+        let cpuid = CpuidTable::freeze::<ClockPage>(cpu::cpuid, compartment.vcpus, machine.kilohertz());
+        State::new(facts, compartment.clone(), cpuid, vcpus)
+    });
+    installed.map_err(|_| "its private area is too small")?;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Maps the compartment's RAM in its second stage; answers the root.
+fn second_stage(
+    area: &mut PrivateArea,
+    ram: &Ram,
+    index: u8,
+    compartment: &plan::Compartment,
+    features: &Features,
+) -> Option<HostPhysical> {
+    use contracts::SecondStage as _;
+    let count = Stage::pages(compartment.memory, EXTENTS);
+    let mut stage = Stage::new(index, area.pages(count)?, count, features);
+    for extent in ram.extents() {
+        stage.map(extent.at, &extent.frames, MapMode::RAM).ok()?;
+    }
+    Some(stage.root())
+}
