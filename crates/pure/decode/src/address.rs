@@ -23,7 +23,7 @@ impl Scale {
     }
 
     #[inline]
-    const fn from_sib(sib: u8) -> Self {
+    pub(crate) const fn from_sib(sib: u8) -> Self {
         match sib >> 6 {
             0 => Self::One,
             1 => Self::Two,
@@ -70,7 +70,7 @@ impl EffectiveAddress {
 
     /// The absolute address of MOV A0 to A3.
     #[inline]
-    pub(crate) fn absolute(cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
+    pub(crate) fn absolute(cursor: &mut Cursor<'_>, prefixes: Prefixes) -> Result<Self, DecodeError> {
         let size = prefixes.address_width();
         Ok(Self {
             displacement: cursor.absolute(size)?,
@@ -101,8 +101,8 @@ impl EffectiveAddress {
     }
 
     /// Reads what follows a ModRM byte whose mode is not 3.
-    #[inline]
-    pub(crate) fn read(cursor: &mut Cursor<'_>, prefixes: &Prefixes, modrm: u8) -> Result<Self, DecodeError> {
+    #[inline(never)]
+    pub(crate) fn read(cursor: &mut Cursor<'_>, prefixes: Prefixes, modrm: u8) -> Result<Self, DecodeError> {
         let size = prefixes.address_width();
         if size == Width::Word {
             return Self::read_16(cursor, prefixes, modrm);
@@ -153,7 +153,7 @@ impl EffectiveAddress {
 
     /// The eight addressing modes of the 8086 (APM Vol. 3 table A-34).
     #[cold]
-    fn read_16(cursor: &mut Cursor<'_>, prefixes: &Prefixes, modrm: u8) -> Result<Self, DecodeError> {
+    fn read_16(cursor: &mut Cursor<'_>, prefixes: Prefixes, modrm: u8) -> Result<Self, DecodeError> {
         use General::{Rbp, Rbx, Rdi, Rsi};
         let mode = modrm >> 6;
         let (base, index) = match modrm & 7 {

@@ -95,7 +95,7 @@ pub fn control(bytes: &[u8], code: CodeSize) -> Result<ControlInstruction, Decod
                     if load { Width::Word } else { prefixes.operand_width() },
                 )
             } else {
-                StatusWordOperand::Memory(EffectiveAddress::read(&mut cursor, &prefixes, modrm)?)
+                StatusWordOperand::Memory(EffectiveAddress::read(&mut cursor, prefixes, modrm)?)
             };
             if load { ControlKind::LoadStatusWord(operand) } else { ControlKind::StoreStatusWord(operand) }
         }
@@ -103,7 +103,7 @@ pub fn control(bytes: &[u8], code: CodeSize) -> Result<ControlInstruction, Decod
             // The mode bits are ignored: the operand is always a register.
             let modrm = cursor.byte()?;
             let mut number = ((modrm >> 3) & 7) | prefixes.register_high_bit();
-            if prefixes.lock {
+            if prefixes.lock() {
                 if number != 0 {
                     return Err(DecodeError::Undefined);
                 }
@@ -127,7 +127,7 @@ pub fn control(bytes: &[u8], code: CodeSize) -> Result<ControlInstruction, Decod
         }
         _ => return Err(DecodeError::Unexpected),
     };
-    if prefixes.lock && !lock_allowed {
+    if prefixes.lock() && !lock_allowed {
         return Err(DecodeError::Undefined);
     }
     Ok(ControlInstruction { length: cursor.length(), kind })

@@ -21,30 +21,49 @@ const fn reversed(width: Width, value: u64) -> u64 {
     value.swap_bytes() >> (64 - 8 * width.bytes() as u32)
 }
 
+/// The value of an operand beside the memory operand.
+#[inline]
+fn value_of(source: Source, general: impl Fn(General) -> u64) -> u64 {
+    match source {
+        Source::Register(register) => register.value(general(register.general)),
+        Source::Immediate(value) => value,
+    }
+}
+
 impl MemoryInstruction {
     /// What the instruction does, given its memory operand's value (ignored where [`Self::reads`] says no), the general
     /// registers and RFLAGS before it. `None` for PUSH, POP and the string instructions, which touch more memory than one
     /// operand.
+    #[inline]
     pub fn effect(&self, memory: u64, general: impl Fn(General) -> u64, flags: Rflags) -> Option<Effect> {
+        // Inlined where it is called: MOV. All else is a call away.
+        match self.operation {
+            Operation::Load { register, extension } => {
+                let value = match extension {
+                    Extension::Zero => memory & self.width.mask(),
+                    Extension::Sign => arithmetic::sign_extended(self.width, memory),
+                };
+                let whole = register.merge(general(register.general), value);
+                Some(Effect { store: None, registers: [Some((register.general, whole)), None], flags })
+            }
+            Operation::Store { value } => {
+                let store = Some(value_of(value, &general) & self.width.mask());
+                Some(Effect { store, registers: [None, None], flags })
+            }
+            _ => self.other_effect(memory, general, flags),
+        }
+    }
+
+    /// [`Self::effect`] of all but MOV.
+    #[inline(never)]
+    fn other_effect(&self, memory: u64, general: impl Fn(General) -> u64, flags: Rflags) -> Option<Effect> {
         let width = self.width;
         let memory = memory & width.mask();
-        let value_of = |source: Source| match source {
-            Source::Register(register) => register.value(general(register.general)),
-            Source::Immediate(value) => value,
-        };
         let write = |register: Register, value: u64| {
             Some((register.general, register.merge(general(register.general), value)))
         };
         let mut effect = Effect { store: None, registers: [None, None], flags };
         match self.operation {
-            Operation::Load { register, extension } => {
-                let value = match extension {
-                    Extension::Zero => memory,
-                    Extension::Sign => arithmetic::sign_extended(width, memory),
-                };
-                effect.registers[0] = write(register, value);
-            }
-            Operation::Store { value } => effect.store = Some(value_of(value) & width.mask()),
             Operation::LoadReversed { register } => {
                 effect.registers[0] = write(register, reversed(width, memory));
             }
@@ -52,7 +71,8 @@ impl MemoryInstruction {
                 effect.store = Some(reversed(width, register.value(general(register.general))));
             }
             Operation::ToMemory { function, source } => {
-                let (result, flags) = arithmetic::binary(function, width, memory, value_of(source), flags);
+                let (result, flags) =
+                    arithmetic::binary(function, width, memory, value_of(source, &general), flags);
                 effect.store = function.writes().then_some(result);
                 effect.flags = flags;
             }
@@ -106,11 +126,16 @@ impl MemoryInstruction {
                 }
             }
             Operation::Bit { function, number } => {
-                let (result, flags) = arithmetic::bit(function, width, memory, value_of(number), flags);
+                let (result, flags) =
+                    arithmetic::bit(function, width, memory, value_of(number, &general), flags);
                 effect.store = function.writes().then_some(result);
                 effect.flags = flags;
             }
-            Operation::Push | Operation::Pop | Operation::String { .. } => return None,
+            Operation::Load { .. }
+            | Operation::Store { .. }
+            | Operation::Push
+            | Operation::Pop
+            | Operation::String { .. } => return None,
         }
         Some(effect)
     }

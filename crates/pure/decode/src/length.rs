@@ -116,7 +116,7 @@ fn length_with_prefixes(bytes: &[u8], code: CodeSize, expected: Intercepted) -> 
     let (prefixes, first) = Prefixes::read(&mut cursor, code)?;
     let matches = if expected == Intercepted::Pause {
         // Decoders differ on whether REX.B makes it XCHG R8; an exit says that this processor took it for PAUSE.
-        first == 0x90 && prefixes.repeat == RepeatPrefix::Equal
+        first == 0x90 && prefixes.repeat() == RepeatPrefix::Equal
     } else {
         let (opcode, opcode_length) = expected.pattern();
         let [expected_first, expected_rest @ ..] = opcode.to_le_bytes();
@@ -135,9 +135,9 @@ fn length_with_prefixes(bytes: &[u8], code: CodeSize, expected: Intercepted) -> 
         if modrm & 0x38 != 0x38 || modrm >> 6 == 3 {
             return Err(DecodeError::Unexpected);
         }
-        EffectiveAddress::read(&mut cursor, &prefixes, modrm)?;
+        EffectiveAddress::read(&mut cursor, prefixes, modrm)?;
     }
-    if prefixes.lock { Err(DecodeError::Undefined) } else { Ok(cursor.length()) }
+    if prefixes.lock() { Err(DecodeError::Undefined) } else { Ok(cursor.length()) }
 }
 
 #[cfg(test)]

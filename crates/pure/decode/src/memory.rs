@@ -1,9 +1,9 @@
 //! Instructions that read and write memory-mapped registers (APM Vol. 3 chapter 3).
 
-use crate::DecodeError;
-use crate::address::EffectiveAddress;
+use crate::address::{EffectiveAddress, Scale};
 use crate::arithmetic::{Binary, BitFunction, Unary, sign_extended};
 use crate::cursor::{Cursor, Prefixes, RepeatPrefix};
+use crate::{DecodeError, LONGEST};
 use x86::{CodeSize, General, SegmentName, Width};
 
 /// A general register, or a part of one, as an operand.
@@ -33,7 +33,7 @@ impl Register {
 
     /// The register with this number, 0 to 15, for an instruction with these prefixes.
     #[inline]
-    fn of(number: u8, width: Width, prefixes: &Prefixes) -> Self {
+    fn of(number: u8, width: Width, prefixes: Prefixes) -> Self {
         // Numbers 4 to 7 are AH, CH, DH and BH, unless a REX makes them SPL, BPL, SIL and DIL.
         if width as u8 == Width::Byte as u8 && number & 0xc == 4 && !prefixes.has_rex() {
             Self { general: General::from_number(number & 3), width, high: true }
@@ -267,23 +267,9 @@ pub const fn advance(size: Width, register: u64, width: Width, backwards: bool, 
     size.merge(register, moved)
 }
 
-/// The operand in memory that a ModRM byte names; a register there is not what touched memory.
-#[inline]
-fn memory_operand(
-    cursor: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    modrm: u8,
-) -> Result<EffectiveAddress, DecodeError> {
-    if modrm >> 6 == 3 {
-        // LOCK with a register as destination never was an instruction.
-        return Err(if prefixes.lock { DecodeError::Undefined } else { DecodeError::Unexpected });
-    }
-    EffectiveAddress::read(cursor, prefixes, modrm)
-}
-
 /// The register that the middle bits of a ModRM byte name.
-#[inline]
-fn register_operand(prefixes: &Prefixes, modrm: u8, width: Width) -> Register {
+#[inline(always)]
+fn register_operand(prefixes: Prefixes, modrm: u8, width: Width) -> Register {
     Register::of(((modrm >> 3) & 7) | prefixes.register_high_bit(), width, prefixes)
 }
 
@@ -298,260 +284,366 @@ fn register_operand(prefixes: &Prefixes, modrm: u8, width: Width) -> Register {
 /// [`DecodeError::Undefined`] for LOCK where it is not allowed and for the undefined members of covered groups;
 /// [`DecodeError::Unexpected`] for forms of covered instructions that touch no memory.
 pub fn memory(bytes: &[u8], code: CodeSize) -> Result<MemoryInstruction, DecodeError> {
+    if code == CodeSize::Bits64
+        && let Some(window) = bytes.first_chunk::<LONGEST>()
+        && let Some(instruction) = plain_move(window)
+    {
+        return Ok(instruction);
+    }
+    any(bytes, code)
+}
+
+/// MOV of 32 or 64 bits between memory and a register or from an immediate, in 64-bit code, with no prefix but REX: nearly
+/// all that is ever asked, so it has a way of its own, which [`any`] would go too. `None` for everything else.
+#[inline(always)]
+fn plain_move(window: &[u8; LONGEST]) -> Option<MemoryInstruction> {
+    // The bytes that are left, the next one lowest: REX, opcode, ModRM, SIB and displacement are at most eight.
+    let (low, _) = window.split_first_chunk::<8>()?;
+    let mut rest = u64::from_le_bytes(*low);
+    let mut length = 2;
+    let mut rex = 0;
+    if rest & 0xf0 == 0x40 {
+        rex = rest as u8 & 0xf;
+        rest >>= 8;
+        length = 3;
+    }
+    let opcode = rest as u8;
+    let modrm = (rest >> 8) as u8;
+    let immediate = opcode == 0xc7 && modrm & 0x38 == 0;
+    if !immediate && opcode & 0xfd != 0x89 || modrm >= 0xc0 {
+        return None;
+    }
+    rest >>= 16;
+    let width = if rex & 8 == 0 { Width::Double } else { Width::Quad };
+    let mut index = None;
+    let mut scale = Scale::One;
+    let mut base = modrm & 7;
+    let with_sib = base == 4;
+    if with_sib {
+        let sib = rest as u8;
+        rest >>= 8;
+        length += 1;
+        let number = ((sib >> 3) & 7) | (rex & 2) << 2;
+        if number != 4 {
+            index = Some(General::from_number(number));
+            scale = Scale::from_sib(sib);
+        }
+        base = sib & 7;
+    }
+    let without_base = modrm < 0x40 && base == 5;
+    let mut displacement = 0;
+    if modrm >= 0x80 || without_base {
+        displacement = sign_extended(Width::Double, rest);
+        length += 4;
+    } else if modrm >= 0x40 {
+        displacement = sign_extended(Width::Byte, rest);
+        length += 1;
+    }
+    let base = if without_base { None } else { Some(General::from_number(base | (rex & 1) << 3)) };
+    let on_stack = matches!(base, Some(General::Rsp | General::Rbp));
+    let address = EffectiveAddress {
+        displacement,
+        base,
+        index,
+        scale,
+        segment: if on_stack { SegmentName::Ss } else { SegmentName::Ds },
+        size: Width::Quad,
+        instruction_relative: without_base && !with_sib,
+    };
+    let general = General::from_number(((modrm >> 3) & 7) | (rex & 4) << 1);
+    let register = Register { general, width, high: false };
+    let operation = if immediate {
+        // At most twelve bytes: all of them are in the window.
+        let (value, _) = window.get(length as usize..)?.split_first_chunk::<4>()?;
+        length += 4;
+        let value = sign_extended(Width::Double, u32::from_le_bytes(*value) as u64) & width.mask();
+        Operation::Store { value: Source::Immediate(value) }
+    } else if opcode & 2 == 0 {
+        Operation::Store { value: Source::Register(register) }
+    } else {
+        Operation::Load { register, extension: Extension::Zero }
+    };
+    Some(MemoryInstruction { length, locked: false, width, address, operation })
+}
+
+/// How an opcode's operands are written.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Form {
+    Unsupported,
+    Undefined,
+    /// MOV, register to memory.
+    Store,
+    /// MOV, memory to register.
+    Load,
+    /// C6 and C7.
+    StoreImmediate,
+    /// A0 to A3.
+    Absolute,
+    /// 00 to 3F, register to memory.
+    ToMemory,
+    /// 00 to 3F, memory to register.
+    ToRegister,
+    /// 80 to 83.
+    Group1,
+    Test,
+    Exchange,
+    Pop,
+    /// F6 and F7.
+    Group3,
+    /// FE.
+    Group4,
+    /// FF.
+    Group5,
+    SignExtendDouble,
+    String(StringFunction),
+    /// MOVZX.
+    ZeroExtend,
+    /// MOVSX.
+    SignExtend,
+    /// BT and its kin with a register.
+    Bit,
+    /// BT and its kin with an immediate.
+    Group8,
+    CompareExchange,
+    ExchangeAdd,
+    NonTemporal,
+    /// 0F C7.
+    Group9,
+    LoadReversed,
+    StoreReversed,
+}
+
+impl Form {
+    fn of_one_byte(opcode: u8, code: CodeSize) -> Self {
+        match opcode {
+            0x00..=0x3f if opcode & 6 == 0 => Self::ToMemory,
+            0x00..=0x3f if opcode & 6 == 2 => Self::ToRegister,
+            0x63 if code == CodeSize::Bits64 => Self::SignExtendDouble,
+            // A second name of 80, gone in 64-bit mode.
+            0x82 if code == CodeSize::Bits64 => Self::Undefined,
+            0x80..=0x83 => Self::Group1,
+            0x84 | 0x85 => Self::Test,
+            0x86 | 0x87 => Self::Exchange,
+            0x88 | 0x89 => Self::Store,
+            0x8a | 0x8b => Self::Load,
+            0x8f => Self::Pop,
+            0xa0..=0xa3 => Self::Absolute,
+            0xa4 | 0xa5 => Self::String(StringFunction::Move),
+            0xa6 | 0xa7 => Self::String(StringFunction::Compare),
+            0xaa | 0xab => Self::String(StringFunction::Store),
+            0xac | 0xad => Self::String(StringFunction::Load),
+            0xae | 0xaf => Self::String(StringFunction::Scan),
+            0xc6 | 0xc7 => Self::StoreImmediate,
+            0xf6 | 0xf7 => Self::Group3,
+            0xfe => Self::Group4,
+            0xff => Self::Group5,
+            _ => Self::Unsupported,
+        }
+    }
+
+    fn of_two_byte(opcode: u8) -> Self {
+        match opcode {
+            0xa3 | 0xab | 0xb3 | 0xbb => Self::Bit,
+            0xb0 | 0xb1 => Self::CompareExchange,
+            0xb6 | 0xb7 => Self::ZeroExtend,
+            0xba => Self::Group8,
+            0xbe | 0xbf => Self::SignExtend,
+            0xc0 | 0xc1 => Self::ExchangeAdd,
+            0xc3 => Self::NonTemporal,
+            0xc7 => Self::Group9,
+            _ => Self::Unsupported,
+        }
+    }
+
+    /// 0F 38 and then `opcode`: MOVBE. With F2 it is CRC32; the rest are vector instructions.
+    fn of_three_byte(opcode: u8, prefixes: Prefixes) -> Self {
+        match opcode {
+            0xf0 if prefixes.repeat() == RepeatPrefix::None => Self::LoadReversed,
+            0xf1 if prefixes.repeat() == RepeatPrefix::None => Self::StoreReversed,
+            _ => Self::Unsupported,
+        }
+    }
+}
+
+/// Any covered instruction.
+#[inline(never)]
+fn any(bytes: &[u8], code: CodeSize) -> Result<MemoryInstruction, DecodeError> {
     let mut cursor = Cursor::new(bytes);
-    let (prefixes, opcode) = Prefixes::read(&mut cursor, code)?;
-    let (width, address, operation) = match opcode {
-        // MOV, by far the most common.
-        0x88..=0x8b => {
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            let register = register_operand(&prefixes, modrm, width);
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            let operation = if opcode & 2 == 0 {
-                Operation::Store { value: Source::Register(register) }
-            } else {
-                Operation::Load { register, extension: Extension::Zero }
-            };
-            (width, address, operation)
+    let (prefixes, first) = Prefixes::read(&mut cursor, code)?;
+    let mut opcode = first;
+    let mut form = Form::of_one_byte(first, prefixes.code());
+    if first == 0x0f {
+        opcode = cursor.byte()?;
+        form = Form::of_two_byte(opcode);
+        if opcode == 0x38 {
+            opcode = cursor.byte()?;
+            form = Form::of_three_byte(opcode, prefixes);
         }
-        0xc6 | 0xc7 => {
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            if modrm & 0x38 != 0 {
-                // C6 F8 and C7 F8 are XABORT and XBEGIN.
-                return Err(if modrm == 0xf8 { DecodeError::Unsupported } else { DecodeError::Undefined });
-            }
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            let value = Source::Immediate(cursor.immediate(width)?);
-            (width, address, Operation::Store { value })
+    }
+    let operand_width = prefixes.operand_width();
+    let (width, address, operation) = match form {
+        Form::Unsupported => return Err(DecodeError::Unsupported),
+        Form::Undefined => return Err(DecodeError::Undefined),
+        Form::String(function) => {
+            let (address, operation) = string(prefixes, function);
+            (prefixes.opcode_width(opcode), address, operation)
         }
-        0x0f => two_byte(&mut cursor, &prefixes)?,
-        0xa0..=0xa3 => {
+        Form::Absolute => {
             let width = prefixes.opcode_width(opcode);
-            let address = EffectiveAddress::absolute(&mut cursor, &prefixes)?;
             let register = Register::accumulator(width);
             let operation = if opcode & 2 == 0 {
                 Operation::Load { register, extension: Extension::Zero }
             } else {
                 Operation::Store { value: Source::Register(register) }
             };
-            (width, address, operation)
+            (width, EffectiveAddress::absolute(&mut cursor, prefixes)?, operation)
         }
-        // ADD, OR, ADC, SBB, AND, SUB, XOR, CMP.
-        0x00..=0x3f if opcode & 4 == 0 => {
-            let function = Binary::of_group(opcode >> 3);
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            let register = register_operand(&prefixes, modrm, width);
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            let operation = if opcode & 2 == 0 {
-                Operation::ToMemory { function, source: Source::Register(register) }
-            } else {
-                Operation::ToRegister { function, register }
-            };
-            (width, address, operation)
-        }
-        0x80 | 0x81 | 0x83 => group_1(&mut cursor, &prefixes, opcode)?,
-        // A second name of 80, gone in 64-bit mode.
-        0x82 if code != CodeSize::Bits64 => group_1(&mut cursor, &prefixes, opcode)?,
-        0x82 => return Err(DecodeError::Undefined),
-        0x84 | 0x85 => {
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            let source = Source::Register(register_operand(&prefixes, modrm, width));
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            (width, address, Operation::ToMemory { function: Binary::Test, source })
-        }
-        0x86 | 0x87 => {
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            let register = register_operand(&prefixes, modrm, width);
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            (width, address, Operation::Exchange { register })
-        }
-        0xf6 | 0xf7 => {
-            let width = prefixes.opcode_width(opcode);
+        _ => {
             let modrm = cursor.byte()?;
             let member = (modrm >> 3) & 7;
-            if member >= 4 {
-                // MUL, IMUL, DIV, IDIV.
-                return Err(DecodeError::Unsupported);
+            // Members of groups that are not ours, whether in memory or not.
+            match (form, member) {
+                // XABORT and XBEGIN.
+                (Form::StoreImmediate, 7) if modrm == 0xf8 => return Err(DecodeError::Unsupported),
+                (Form::StoreImmediate, 1..)
+                | (Form::Group4, 2..)
+                | (Form::Group5, 7)
+                | (Form::Group8, 0..4) => {
+                    return Err(DecodeError::Undefined);
+                }
+                // XOP; MUL to IDIV; CALL and JMP.
+                (Form::Pop, 1..) | (Form::Group3, 4..) | (Form::Group5, 2..=5) => {
+                    return Err(DecodeError::Unsupported);
+                }
+                // XSAVEC, RDRAND, CMPXCHG16B and others.
+                (Form::Group9, _) if member != 1 || modrm >= 0xc0 || prefixes.wide() => {
+                    return Err(DecodeError::Unsupported);
+                }
+                // 66, F2 and F3 would select other instructions of its row, of which there are none.
+                (Form::NonTemporal, _)
+                    if prefixes.operand_size() || prefixes.repeat() != RepeatPrefix::None =>
+                {
+                    return Err(DecodeError::Undefined);
+                }
+                _ => {}
             }
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            let operation = match member {
-                2 => Operation::Unary(Unary::Not),
-                3 => Operation::Unary(Unary::Negate),
-                // Member 1 is a second name of TEST, member 0.
-                _ => {
-                    let source = Source::Immediate(cursor.immediate(width)?);
-                    Operation::ToMemory { function: Binary::Test, source }
+            if modrm >= 0xc0 {
+                // A register there is not what touched memory. LOCK with it never was an instruction; some have no such form.
+                let never = matches!(form, Form::NonTemporal | Form::LoadReversed | Form::StoreReversed);
+                return Err(if prefixes.lock() || never {
+                    DecodeError::Undefined
+                } else {
+                    DecodeError::Unexpected
+                });
+            }
+            let width = match form {
+                Form::ZeroExtend | Form::SignExtend if opcode & 1 == 0 => Width::Byte,
+                Form::ZeroExtend | Form::SignExtend => Width::Word,
+                // Without REX.W nothing is extended: MOV with the operand size.
+                Form::SignExtendDouble if prefixes.wide() => Width::Double,
+                Form::NonTemporal if prefixes.wide() => Width::Quad,
+                Form::NonTemporal => Width::Double,
+                Form::Group9 => Width::Quad,
+                Form::Pop => stack_width(prefixes),
+                Form::Group5 if member == 6 => stack_width(prefixes),
+                Form::Bit
+                | Form::Group8
+                | Form::LoadReversed
+                | Form::StoreReversed
+                | Form::SignExtendDouble => operand_width,
+                _ => prefixes.opcode_width(opcode),
+            };
+            let register_width = match form {
+                Form::ZeroExtend | Form::SignExtend | Form::SignExtendDouble => operand_width,
+                _ => width,
+            };
+            let register = register_operand(prefixes, modrm, register_width);
+            let address = EffectiveAddress::read(&mut cursor, prefixes, modrm)?;
+            let operation = match form {
+                Form::Store | Form::NonTemporal => Operation::Store { value: Source::Register(register) },
+                Form::Load | Form::ZeroExtend => Operation::Load { register, extension: Extension::Zero },
+                Form::SignExtend | Form::SignExtendDouble => {
+                    Operation::Load { register, extension: Extension::Sign }
+                }
+                Form::StoreImmediate => Operation::Store { value: immediate(&mut cursor, width)? },
+                Form::ToMemory => Operation::ToMemory {
+                    function: Binary::of_group(opcode >> 3),
+                    source: Source::Register(register),
+                },
+                Form::ToRegister => {
+                    Operation::ToRegister { function: Binary::of_group(opcode >> 3), register }
+                }
+                Form::Group1 => {
+                    let source = if opcode == 0x83 {
+                        Source::Immediate(cursor.signed_byte()? & width.mask())
+                    } else {
+                        immediate(&mut cursor, width)?
+                    };
+                    Operation::ToMemory { function: Binary::of_group(member), source }
+                }
+                Form::Test => {
+                    Operation::ToMemory { function: Binary::Test, source: Source::Register(register) }
+                }
+                Form::Exchange => Operation::Exchange { register },
+                Form::ExchangeAdd => Operation::ExchangeAdd { register },
+                Form::CompareExchange => Operation::CompareExchange { register },
+                Form::Group9 => Operation::CompareExchangePair,
+                Form::Pop => Operation::Pop,
+                Form::Group3 => match member {
+                    2 => Operation::Unary(Unary::Not),
+                    3 => Operation::Unary(Unary::Negate),
+                    // Member 1 is a second name of TEST, member 0.
+                    _ => {
+                        Operation::ToMemory { function: Binary::Test, source: immediate(&mut cursor, width)? }
+                    }
+                },
+                Form::Group4 | Form::Group5 => match member {
+                    0 => Operation::Unary(Unary::Increment),
+                    1 => Operation::Unary(Unary::Decrement),
+                    _ => Operation::Push,
+                },
+                Form::Bit => Operation::Bit {
+                    function: BitFunction::of_group(opcode >> 3),
+                    number: Source::Register(register),
+                },
+                Form::Group8 => Operation::Bit {
+                    function: BitFunction::of_group(member),
+                    number: Source::Immediate(cursor.byte()? as u64),
+                },
+                Form::LoadReversed => Operation::LoadReversed { register },
+                Form::StoreReversed => Operation::StoreReversed { register },
+                // These were dealt with above.
+                Form::Unsupported | Form::Undefined | Form::String(_) | Form::Absolute => {
+                    return Err(DecodeError::Unsupported);
                 }
             };
             (width, address, operation)
         }
-        0xfe | 0xff => {
-            let modrm = cursor.byte()?;
-            let member = (modrm >> 3) & 7;
-            let (width, operation) = match member {
-                0 => (prefixes.opcode_width(opcode), Operation::Unary(Unary::Increment)),
-                1 => (prefixes.opcode_width(opcode), Operation::Unary(Unary::Decrement)),
-                6 if opcode == 0xff => (stack_width(&prefixes), Operation::Push),
-                // CALL and JMP.
-                2..=5 if opcode == 0xff => return Err(DecodeError::Unsupported),
-                _ => return Err(DecodeError::Undefined),
-            };
-            (width, memory_operand(&mut cursor, &prefixes, modrm)?, operation)
-        }
-        0x8f => {
-            let modrm = cursor.byte()?;
-            if modrm & 0x38 != 0 {
-                // XOP, AMD's vector extension.
-                return Err(DecodeError::Unsupported);
-            }
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            (stack_width(&prefixes), address, Operation::Pop)
-        }
-        0x63 if code == CodeSize::Bits64 => {
-            // Without REX.W nothing is extended: MOV with the operand size.
-            let width = if prefixes.wide() { Width::Double } else { prefixes.operand_width() };
-            let modrm = cursor.byte()?;
-            let register = register_operand(&prefixes, modrm, prefixes.operand_width());
-            let address = memory_operand(&mut cursor, &prefixes, modrm)?;
-            (width, address, Operation::Load { register, extension: Extension::Sign })
-        }
-        0xa4 | 0xa5 => string(&prefixes, opcode, StringFunction::Move),
-        0xa6 | 0xa7 => string(&prefixes, opcode, StringFunction::Compare),
-        0xaa | 0xab => string(&prefixes, opcode, StringFunction::Store),
-        0xac | 0xad => string(&prefixes, opcode, StringFunction::Load),
-        0xae | 0xaf => string(&prefixes, opcode, StringFunction::Scan),
-        _ => return Err(DecodeError::Unsupported),
     };
-    if prefixes.lock && !may_lock(operation) {
+    if prefixes.lock() && !may_lock(operation) {
         return Err(DecodeError::Undefined);
     }
-    let locked = prefixes.lock || matches!(operation, Operation::Exchange { .. });
+    let locked = prefixes.lock() || matches!(operation, Operation::Exchange { .. });
     Ok(MemoryInstruction { length: cursor.length(), locked, width, address, operation })
 }
 
-/// 0F and what follows.
-fn two_byte(
-    cursor: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-) -> Result<(Width, EffectiveAddress, Operation), DecodeError> {
-    let opcode = cursor.byte()?;
-    match opcode {
-        0xb6 | 0xb7 | 0xbe | 0xbf => {
-            let width = if opcode & 1 == 0 { Width::Byte } else { Width::Word };
-            let extension = if opcode & 8 == 0 { Extension::Zero } else { Extension::Sign };
-            let modrm = cursor.byte()?;
-            let register = register_operand(prefixes, modrm, prefixes.operand_width());
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            Ok((width, address, Operation::Load { register, extension }))
-        }
-        0xa3 | 0xab | 0xb3 | 0xbb => {
-            let width = prefixes.operand_width();
-            let modrm = cursor.byte()?;
-            let number = Source::Register(register_operand(prefixes, modrm, width));
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            Ok((width, address, Operation::Bit { function: BitFunction::of_group(opcode >> 3), number }))
-        }
-        0xba => {
-            let width = prefixes.operand_width();
-            let modrm = cursor.byte()?;
-            let member = (modrm >> 3) & 7;
-            if member < 4 {
-                return Err(DecodeError::Undefined);
-            }
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            let number = Source::Immediate(cursor.byte()? as u64);
-            Ok((width, address, Operation::Bit { function: BitFunction::of_group(member), number }))
-        }
-        0xb0 | 0xb1 | 0xc0 | 0xc1 => {
-            let width = prefixes.opcode_width(opcode);
-            let modrm = cursor.byte()?;
-            let register = register_operand(prefixes, modrm, width);
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            let operation = if opcode < 0xc0 {
-                Operation::CompareExchange { register }
-            } else {
-                Operation::ExchangeAdd { register }
-            };
-            Ok((width, address, operation))
-        }
-        0xc3 => {
-            // MOVNTI: 66, F2 and F3 would select other instructions of its row, of which there are none.
-            if prefixes.operand_size || prefixes.repeat != RepeatPrefix::None {
-                return Err(DecodeError::Undefined);
-            }
-            let width = if prefixes.wide() { Width::Quad } else { Width::Double };
-            let modrm = cursor.byte()?;
-            let register = register_operand(prefixes, modrm, width);
-            if modrm >> 6 == 3 {
-                return Err(DecodeError::Undefined);
-            }
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            Ok((width, address, Operation::Store { value: Source::Register(register) }))
-        }
-        0xc7 => {
-            let modrm = cursor.byte()?;
-            if modrm & 0x38 != 8 || modrm >> 6 == 3 || prefixes.wide() {
-                // XSAVEC, RDRAND, CMPXCHG16B and others.
-                return Err(DecodeError::Unsupported);
-            }
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            Ok((Width::Quad, address, Operation::CompareExchangePair))
-        }
-        0x38 => {
-            let opcode = cursor.byte()?;
-            if !matches!(opcode, 0xf0 | 0xf1) || prefixes.repeat != RepeatPrefix::None {
-                // With F2 it is CRC32; the rest are vector instructions.
-                return Err(DecodeError::Unsupported);
-            }
-            let width = prefixes.operand_width();
-            let modrm = cursor.byte()?;
-            let register = register_operand(prefixes, modrm, width);
-            if modrm >> 6 == 3 {
-                return Err(DecodeError::Undefined);
-            }
-            let address = memory_operand(cursor, prefixes, modrm)?;
-            let operation = if opcode == 0xf0 {
-                Operation::LoadReversed { register }
-            } else {
-                Operation::StoreReversed { register }
-            };
-            Ok((width, address, operation))
-        }
-        _ => Err(DecodeError::Unsupported),
-    }
-}
-
-/// ADD to CMP with an immediate.
-fn group_1(
-    cursor: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    opcode: u8,
-) -> Result<(Width, EffectiveAddress, Operation), DecodeError> {
-    let width = prefixes.opcode_width(opcode);
-    let modrm = cursor.byte()?;
-    let address = memory_operand(cursor, prefixes, modrm)?;
-    let immediate =
-        if opcode == 0x83 { cursor.signed_byte()? & width.mask() } else { cursor.immediate(width)? };
-    let function = Binary::of_group(modrm >> 3);
-    Ok((width, address, Operation::ToMemory { function, source: Source::Immediate(immediate) }))
+/// An immediate operand of the operand width.
+fn immediate(cursor: &mut Cursor<'_>, width: Width) -> Result<Source, DecodeError> {
+    Ok(Source::Immediate(cursor.immediate(width)?))
 }
 
 /// The width that PUSH and POP move: never 32 bits in 64-bit mode (APM Vol. 3 §1.2.2).
-fn stack_width(prefixes: &Prefixes) -> Width {
+fn stack_width(prefixes: Prefixes) -> Width {
     match prefixes.operand_width() {
         Width::Double if prefixes.code() == CodeSize::Bits64 => Width::Quad,
         width => width,
     }
 }
 
-fn string(prefixes: &Prefixes, opcode: u8, function: StringFunction) -> (Width, EffectiveAddress, Operation) {
+fn string(prefixes: Prefixes, function: StringFunction) -> (EffectiveAddress, Operation) {
     let source_segment = prefixes.segment.unwrap_or(SegmentName::Ds);
     let conditional = matches!(function, StringFunction::Compare | StringFunction::Scan);
-    let repeat = match prefixes.repeat {
+    let repeat = match prefixes.repeat() {
         RepeatPrefix::None => Repeat::Once,
         RepeatPrefix::Equal if conditional => Repeat::WhileEqual,
         RepeatPrefix::NotEqual if conditional => Repeat::WhileNotEqual,
@@ -563,7 +655,7 @@ fn string(prefixes: &Prefixes, opcode: u8, function: StringFunction) -> (Width, 
     } else {
         EffectiveAddress::of_string(General::Rdi, SegmentName::Es, size)
     };
-    (prefixes.opcode_width(opcode), address, Operation::String { function, repeat, source_segment })
+    (address, Operation::String { function, repeat, source_segment })
 }
 
 /// Whether the LOCK prefix is allowed (APM Vol. 3 §1.2.5).

@@ -45,7 +45,7 @@ pub fn string_port(bytes: &[u8], code: CodeSize) -> Result<StringPort, DecodeErr
         }
         _ => return Err(DecodeError::Unexpected),
     };
-    if prefixes.lock {
+    if prefixes.lock() {
         return Err(DecodeError::Undefined);
     }
     Ok(StringPort {
@@ -57,7 +57,7 @@ pub fn string_port(bytes: &[u8], code: CodeSize) -> Result<StringPort, DecodeErr
             width => width,
         },
         // F2 repeats like F3 here: no condition is tested.
-        repeat: prefixes.repeat != RepeatPrefix::None,
+        repeat: prefixes.repeat() != RepeatPrefix::None,
         address,
     })
 }
