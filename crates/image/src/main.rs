@@ -3,7 +3,6 @@
 
 mod image;
 mod parts;
-mod temporary;
 mod setup;
 
 /// Plain cargo builds this for the host too, where there is nothing to boot.

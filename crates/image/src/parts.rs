@@ -28,7 +28,7 @@ pub type ScheduleStatic<const VCPUS: usize> = ScheduleShared<VCPUS>;
 #[cfg(feature = "schedule-shared")]
 pub type ScheduleShared<const VCPUS: usize> = schedule_shared::ScheduleShared<VCPUS>;
 #[cfg(not(feature = "schedule-shared"))]
-pub type ScheduleShared<const VCPUS: usize> = crate::temporary::Temporary<VCPUS>;
+pub type ScheduleShared<const VCPUS: usize> = contracts::absent::NoScheduler<VCPUS>;
 
 // The guest's platform.
 #[cfg(feature = "local-apic")]

@@ -51,7 +51,10 @@ pub fn run(mut boot: Boot) -> ! {
     let features = *FEATURES.call_once(|| boot.features);
     let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, cpus));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
-        refuse(machine, format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
+        refuse(
+            machine,
+            format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()),
+        );
     };
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
@@ -152,12 +155,9 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
         }
     }
     let lists: heapless::Vec<_, { plan::COMPARTMENTS }> = plan.compartments.iter().map(payloads).collect();
-    let plans = plan
-        .compartments
-        .iter()
-        .zip(&lists)
-        .enumerate()
-        .map(|(index, (compartment, payloads))| space_plan(index as u8, compartment, payloads, &boot.features));
+    let plans = plan.compartments.iter().zip(&lists).enumerate().map(|(index, (compartment, payloads))| {
+        space_plan(index as u8, compartment, payloads, &boot.features)
+    });
     if let Err((index, error)) = boot.fits(plans) {
         let name = plan.compartments.get(usize::from(index)).map_or("", |compartment| &compartment.name);
         return refuse(format_args!("compartment {name}: {error}"));

@@ -304,6 +304,7 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
 
     /// The vector registers keep their values until the next virtual processor's replace them; nothing reads them in between.
     fn detach(&mut self) {
+        self.xcr0 = self.xcr0();
         // SAFETY: as in `attach`; this processor holds this virtual processor's state.
         unsafe {
             self.vector.save();
@@ -451,8 +452,9 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         self.block_mut().efer = (value | Efer::SECURE_VIRTUAL_MACHINE).bits();
     }
 
+    /// Asked of the processor: emulators let a guest set it without the exit that was asked for.
     fn xcr0(&self) -> Xcr0 {
-        self.xcr0
+        if self.host_page == 0 { self.xcr0 } else { self.vector.extended_control().unwrap_or(self.xcr0) }
     }
 
     fn set_xcr0(&mut self, value: Xcr0) {

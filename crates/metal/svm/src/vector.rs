@@ -78,6 +78,12 @@ impl VectorState {
         }
     }
 
+    /// XCR0 of this processor, of the bits that are switched; `None` where it has none.
+    pub fn extended_control(&self) -> Option<Xcr0> {
+        // SAFETY: CR4.OSXSAVE is set where the processor has XSAVE.
+        self.supported.map(|supported| Xcr0::from_bits_truncate(unsafe { cpu::vector::xcr0() }) & supported)
+    }
+
     /// Sets XCR0 on this processor.
     ///
     /// # Safety
