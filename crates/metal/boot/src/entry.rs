@@ -6,7 +6,7 @@
 use core::arch::global_asm;
 
 /// Bytes of the stack of the first steps. The tables that give it a guard page come later; so does its processor's own stack.
-const STACK: usize = 0x4000;
+const STACK: usize = 0x8000;
 
 global_asm!(
     r#"

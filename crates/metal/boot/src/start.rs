@@ -77,6 +77,11 @@ impl Boot {
         &self.frames
     }
 
+    /// The free memory, to carve from: pages that processors need for themselves.
+    pub const fn frames_mut(&mut self) -> &mut Frames {
+        &mut self.frames
+    }
+
     /// Bytes that the hypervisor's own tables and stacks take so far.
     pub fn own_bytes(&self) -> u64 {
         self.tables.bytes()
