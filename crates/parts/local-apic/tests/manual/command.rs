@@ -37,6 +37,8 @@ fn one_write_sends_in_extended_mode() {
     let mut bench = Bench::extended(0);
     let expected = InterruptCommand { wide: true, ..fixed(0x1234_5678, 0xfd) };
     assert_eq!(bench.command(0x830, 0x1234_5678_0000_00fd), Some(expected));
+    // The lowest legal vector.
+    assert_eq!(bench.command(0x830, 0x10).map(|command| command.message.vector), Some(0x10));
 }
 
 /// Figure 11-12: fields of the command.
@@ -99,6 +101,10 @@ fn interrupts_to_itself() {
     assert_eq!(bench.serve(), Some(0xf6));
     assert_eq!(bench.command(0x830, 0x4_00f6), None);
     assert_eq!(bench.serve(), Some(0xf6));
+    for vector in [0x10, 0xff] {
+        assert_eq!(bench.command(0x83f, vector.into()), None);
+        assert_eq!(bench.serve(), Some(vector));
+    }
     let mut bench = Bench::bootstrap();
     assert_eq!(bench.write(0x300, 0x4_00f6).command, None);
     assert_eq!(bench.serve(), Some(0xf6));

@@ -253,6 +253,8 @@ fn a_change_to_or_from_the_deadline_mode_disarms() {
     bench.deadline(bench.now + 100);
     bench.write(0x320, DEADLINE | MASKED);
     bench.write(0x320, DEADLINE);
+    // Nor does the divisor matter.
+    bench.write(0x3e0, 0xb);
     assert_eq!(bench.apic.tsc_deadline(), bench.now + 100);
     bench.write(0x320, PERIODIC);
     bench.write(0x320, DEADLINE);
