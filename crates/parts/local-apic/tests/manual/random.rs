@@ -74,7 +74,7 @@ fn vectors(apic: &LocalApic, first: u16, now: GuestTicks) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn whatever_happens(id in 0u8..255, bootstrap: bool, extended: bool, steps in prop::collection::vec(step(), 0..120)) {
