@@ -1,0 +1,27 @@
+//! The `ringfence` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::words::{Command, Words};
+use cli::{Failure, build, run, tree::Tree};
+
+fn main() -> ExitCode {
+    let words = Words::parse();
+    match dispatch(words) {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => {
+            failure.print();
+            failure.outcome().into()
+        }
+    }
+}
+
+fn dispatch(words: Words) -> Result<cli::Outcome, Failure> {
+    let tree = Tree::find()?;
+    match words.command {
+        Command::Build(words) => build::command(&tree, &words),
+        Command::Run(words) => run::command(&tree, &words),
+    }
+}

@@ -1,0 +1,203 @@
+//! `run`: boots a profile's image on a bench machine, shows the consoles, judges the end.
+
+mod judge;
+mod keyboard;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bench::{Accelerator, BenchMachine, BootMethod, Emulator, Event, Media, Session, Start};
+use manifest::{Checked, Environment};
+use tempfile::TempDir;
+
+use crate::tree::Tree;
+use crate::until::Until;
+use crate::words::{self, RunWords};
+use crate::{Failure, Outcome, build, demonstration};
+
+pub use judge::{Judge, Step, Verdict};
+
+/// How long the emulator may take to go after the hypervisor has said its last word.
+const GRACE: Duration = Duration::from_secs(5);
+/// How many events may wait; more, and the machine waits.
+const QUEUE: usize = 256;
+
+/// Whatever a run waits for.
+#[derive(Debug)]
+enum Message {
+    Machine(Event),
+    /// Ctrl-C, a signal that ends programs, or Ctrl-] q on an attached keyboard.
+    Interrupt,
+}
+
+impl From<Event> for Message {
+    fn from(event: Event) -> Self {
+        Self::Machine(event)
+    }
+}
+
+/// Carries out `run`.
+pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
+    let profile = tree.profile(words.profile.as_deref().unwrap_or(demonstration::PROFILE))?;
+    let machine_name = words
+        .bench_machine
+        .clone()
+        .or_else(|| profile.bench_machines.first().cloned())
+        .unwrap_or_else(|| "qemu-amd-epyc".to_owned());
+    let machine = tree.bench_machine(&machine_name)?;
+
+    let mode = words.interactive.then_some("shell");
+    let (_demonstration, manifest) = match &words.manifest {
+        Some(manifest) if !is_demonstration(tree, manifest) => (None, manifest.clone()),
+        _ => {
+            let (folder, manifest) = demonstration::stage(tree, mode)?;
+            (Some(folder), manifest)
+        }
+    };
+    let checked = build::check(&manifest, &environment(&profile, &machine))?;
+    let names = checked.compartments().iter().map(|compartment| compartment.name.clone()).collect::<Vec<_>>();
+    let image = build::profile_image(tree, &profile)?;
+    let (_folder, media) = media(&machine, &image, checked)?;
+
+    let until = words.until.as_deref().map(|word| Until::parse(word, &names));
+    let judge = Judge::new(names, until);
+    let boot = Boot { machine: &machine, media, profile: &profile.name, words };
+    let verdict = boot.carry_out(judge)?;
+    if words.json {
+        let line = serde_json::to_string(&verdict.report)
+            .map_err(|error| Failure::environment(format!("the report cannot be written: {error}"), ""))?;
+        print(&line);
+    }
+    match verdict.failure {
+        Some(failure) => Err(failure),
+        None => Ok(Outcome::Holds),
+    }
+}
+
+fn is_demonstration(tree: &Tree, manifest: &Path) -> bool {
+    let own = fs::canonicalize(tree.path(demonstration::MANIFEST)).ok();
+    own.is_some() && own == fs::canonicalize(manifest).ok()
+}
+
+/// What a manifest is checked against: the profile, and the machine that it will run on.
+fn environment(profile: &profile::Profile, machine: &BenchMachine) -> Environment {
+    Environment {
+        machine_memory: Some(u64::from(machine.memory_mib) << 20),
+        machine_cpus: Some(machine.cpus),
+        ..build::environment(profile)
+    }
+}
+
+/// What the machine boots: the image, and the module in a folder of this run's own.
+fn media(machine: &BenchMachine, image: &Path, checked: Checked) -> Result<(TempDir, Media), Failure> {
+    let folder = tempfile::Builder::new().prefix("ringfence-run-").tempdir()?;
+    let module = folder.path().join(build::MODULE);
+    fs::write(&module, checked.into_module())?;
+    let elf = image.join(build::ELF);
+    let media = match machine.boot {
+        BootMethod::Kernel => Media::Kernel { image: elf, module: Some(module), command_line: String::new() },
+        BootMethod::Iso => {
+            let iso = folder.path().join(build::ISO);
+            build::iso_of(&elf, Some(&module), &iso)?;
+            Media::Iso(iso)
+        }
+    };
+    Ok((folder, media))
+}
+
+struct Boot<'a> {
+    machine: &'a BenchMachine,
+    media: Media,
+    profile: &'a str,
+    words: &'a RunWords,
+}
+
+impl Boot<'_> {
+    /// Boots, follows the consoles to the end, and gives the verdict.
+    fn carry_out(self, mut judge: Judge) -> Result<Verdict, Failure> {
+        let words = self.words;
+        let start = Start {
+            accelerator: match words.accelerator {
+                words::Accelerator::Tcg => Accelerator::Tcg,
+                words::Accelerator::Kvm => Accelerator::Kvm,
+                words::Accelerator::Auto => Accelerator::Auto,
+            },
+            // Bochs' clock counts instructions whether it is asked or not.
+            instruction_count: words.icount && self.machine.emulator == Emulator::Qemu,
+            ..Start::new(self.media)
+        };
+        let (sender, messages) = sync_channel::<Message>(QUEUE);
+        interrupts(sender.clone())?;
+        let session = Session::start(self.machine, &start, sender.clone())?;
+        let attached = words.interactive.then(|| {
+            keyboard::attach(session.input(), move || {
+                let _ = sender.try_send(Message::Interrupt);
+            })
+        });
+        let mut deadline =
+            words.timeout.map(|seconds| (Instant::now() + Duration::from_secs(seconds), Step::TimeLimit));
+
+        let end = loop {
+            let message = match deadline {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some((at, _)) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            let step = match message {
+                Ok(Message::Machine(Event::Console(bytes))) => {
+                    let (lines, step) = judge.console(&bytes);
+                    let shown = if words.interactive {
+                        show(&judge.raw(&bytes))
+                    } else {
+                        lines.iter().all(|line| print(&line.to_string()))
+                    };
+                    // Nobody reads on: there is nothing left to do.
+                    if shown { step } else { Step::Interrupted }
+                }
+                Ok(Message::Machine(Event::Ended(end))) => {
+                    if let (Some(line), false) = (judge.finish(), words.interactive) {
+                        print(&line.to_string());
+                    }
+                    break judge.machine_ended(&end);
+                }
+                Ok(Message::Interrupt) => Step::Interrupted,
+                Err(RecvTimeoutError::Timeout) => deadline.map_or(Step::TimeLimit, |(_, step)| step),
+                // The machine's thread ends with a word; without one, the machine is gone.
+                Err(RecvTimeoutError::Disconnected) => Step::MachineGone,
+            };
+            match step {
+                Step::GoOn => {}
+                // The hypervisor is done; the machine is about to end by itself.
+                Step::Ended if deadline.is_none_or(|(_, then)| then != Step::Ended) => {
+                    deadline = Some((Instant::now() + GRACE, Step::Ended));
+                }
+                step => break step,
+            }
+        };
+        drop(attached);
+        drop(session);
+        Ok(judge.verdict(end, self.profile, &self.machine.name))
+    }
+}
+
+/// Ctrl-C and the signals that end programs become messages. The queue may be full: then the run is alive, and the next
+/// signal comes through.
+fn interrupts(sender: SyncSender<Message>) -> Result<(), Failure> {
+    ctrlc::set_handler(move || {
+        let _ = sender.try_send(Message::Interrupt);
+    })
+    .map_err(|error| Failure::environment(format!("signals cannot be handled: {error}"), ""))
+}
+
+/// Prints a line to standard output; whether somebody still reads it.
+fn print(line: &str) -> bool {
+    writeln!(io::stdout().lock(), "{line}").is_ok()
+}
+
+/// Shows bytes as they are; whether somebody still reads them.
+fn show(bytes: &[u8]) -> bool {
+    let mut output = io::stdout().lock();
+    output.write_all(bytes).and_then(|()| output.flush()).is_ok()
+}

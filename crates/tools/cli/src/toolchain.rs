@@ -1,0 +1,133 @@
+//! The toolchain that builds for bare metal: a Rust that has the target, or one that has the sources to build `core` from.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Failure;
+use crate::tree::Tree;
+
+/// The target of all images.
+pub const TARGET: &str = "x86_64-unknown-none";
+
+/// How images are built here.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The search path on which its cargo and rustc come first.
+    search_path: OsString,
+    /// Whether `core` is built from source.
+    build_core: bool,
+}
+
+impl Toolchain {
+    /// Finds one: what is on the search path if that has the target, else the distribution's with its sources.
+    pub fn find() -> Result<Self, Failure> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        if has_target(&path) {
+            return Ok(Self { search_path: path, build_core: false });
+        }
+        let debian = with_first(Path::new("/usr/bin"), &path);
+        for search_path in [path, debian] {
+            if sources(&search_path).is_some() {
+                return Ok(Self { search_path, build_core: true });
+            }
+        }
+        Err(Failure::environment(
+            "no Rust toolchain here can build for bare metal",
+            "run `./ringfence setup`: on Debian it installs rustc-web, cargo-web and rust-web-src; elsewhere, \
+             `rustup target add x86_64-unknown-none`",
+        ))
+    }
+
+    /// `cargo SUBCOMMAND` for bare metal, for the image of a profile. Each kind of work has its own target folder, so that
+    /// none throws away what another has built.
+    pub fn cargo(&self, tree: &Tree, subcommand: &str, target_folder: &Path) -> Command {
+        let mut command = Command::new("cargo");
+        command.current_dir(tree.root()).env("PATH", &self.search_path).arg(subcommand);
+        command.args(["--release", "--locked", "--target", TARGET, "--target-dir"]).arg(target_folder);
+        if self.build_core {
+            // Unstable options of a stable compiler: building `core` for a target that came without it.
+            command.env("RUSTC_BOOTSTRAP", "1").args([
+                "-Z",
+                "build-std=core,compiler_builtins",
+                "-Z",
+                "build-std-features=compiler-builtins-mem",
+            ]);
+        }
+        for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+            command.env_remove(inherited);
+        }
+        for (name, _) in env::vars_os() {
+            // The settings that the entry script builds this program with are not the image's.
+            if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags(tree, target_folder).join("\u{1f}"));
+        command
+    }
+}
+
+/// The linker's words: a static ELF at fixed addresses, laid out by our script, without what nothing refers to.
+fn flags(tree: &Tree, target_folder: &Path) -> Vec<String> {
+    let script = tree.path("build-configs/link.ld");
+    let map = target_folder.join("ringfence.map");
+    [
+        "linker=ld".to_owned(),
+        "linker-flavor=ld".to_owned(),
+        "relocation-model=static".to_owned(),
+        format!("link-arg=-T{}", script.display()),
+        "link-arg=--gc-sections".to_owned(),
+        // The multiboot headers have to stay in the first 8 KiB of the file.
+        "link-arg=-zmax-page-size=4096".to_owned(),
+        format!("link-arg=-Map={}", map.display()),
+    ]
+    .into_iter()
+    .map(|flag| format!("-C{flag}"))
+    .collect()
+}
+
+/// The search path with `folder` before everything else.
+fn with_first(folder: &Path, path: &OsString) -> OsString {
+    let folders = std::iter::once(folder.to_path_buf()).chain(env::split_paths(path));
+    env::join_paths(folders).unwrap_or_else(|_| path.clone())
+}
+
+fn rustc(search_path: &OsString, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("rustc").env("PATH", search_path).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn has_target(search_path: &OsString) -> bool {
+    rustc(search_path, &["--print", "target-libdir", "--target", TARGET])
+        .is_some_and(|folder| Path::new(&folder).is_dir())
+}
+
+/// The sources of `core` that the rustc on `search_path` has.
+fn sources(search_path: &OsString) -> Option<PathBuf> {
+    let root = rustc(search_path, &["--print", "sysroot"])?;
+    let library = Path::new(&root).join("lib/rustlib/src/rust/library");
+    library.join("Cargo.lock").is_file().then_some(library)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_comes_first() {
+        let path = with_first(Path::new("/usr/bin"), &OsString::from("/a:/usr/bin:/b"));
+        assert_eq!(path, OsString::from("/usr/bin:/a:/usr/bin:/b"));
+    }
+
+    #[test]
+    fn the_linker_gets_the_trees_own_script() {
+        let flags = flags(&Tree::at("/tree"), Path::new("/tree/target/image"));
+        for flag in
+            ["-Clink-arg=-T/tree/build-configs/link.ld", "-Clink-arg=-Map=/tree/target/image/ringfence.map"]
+        {
+            assert!(flags.iter().any(|known| known == flag), "{flags:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Ringfence: a type-1 x86-64 hypervisor, built for exactly one machine and purpose.
+#[derive(Parser, Debug)]
+#[command(name = "ringfence", version, about, after_help = EXIT_CODES)]
+pub struct Words {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 it holds, 1 it does not hold, 2 the words or the input are wrong, \
+                          4 the environment failed, 5 time limit.";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Builds a profile's image, boots it on a bench machine, and shows the consoles.
+    #[command(after_help = "Examples:\n  ringfence run\n  ringfence run --interactive\n  \
+                            ringfence run lab-amd-npt --manifest two.ringfence.toml --until banking:login --json")]
+    Run(RunWords),
+    /// Builds a profile's bootable image.
+    #[command(after_help = "Examples:\n  ringfence build lab-amd-npt\n  \
+                            ringfence build lab-amd-npt --manifest two.ringfence.toml --format iso --output out")]
+    Build(BuildWords),
+}
+
+/// The words of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunWords {
+    /// The profile to build; without it, `lab-amd-npt`.
+    pub profile: Option<String>,
+    /// What may run; without it, the demonstration's two compartments.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// The bench machine to boot on; without it, the profile's first.
+    #[arg(long, value_name = "NAME")]
+    pub bench_machine: Option<String>,
+    /// What executes the machine's instructions.
+    #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
+    pub accelerator: Accelerator,
+    /// Stop after that many seconds, counted from the boot; the exit code is then 5.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub timeout: Option<u64>,
+    /// Stop when TEXT appears, on the console of compartment NAME or on any.
+    #[arg(long, value_name = "[NAME:]TEXT")]
+    pub until: Option<String>,
+    /// Attach the keyboard: Ctrl-] then a number switches compartments, Ctrl-] then q ends.
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Let the machine's clock count instructions, so that the run repeats exactly.
+    #[arg(long)]
+    pub icount: bool,
+    /// Close with one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What executes the machine's instructions.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Accelerator {
+    /// The emulator itself: repeatable, and runs everywhere.
+    Tcg,
+    /// The host's processor, through KVM with nested virtualization.
+    Kvm,
+    /// KVM where the host offers what is needed, else TCG.
+    Auto,
+}
+
+/// The words of `build`.
+#[derive(Args, Clone, Debug)]
+pub struct BuildWords {
+    /// The profile to build: a name in profiles/, or a file.
+    pub profile: String,
+    /// What may run: compiled to the boot module beside the image.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// What to make bootable.
+    #[arg(long, value_enum, default_value_t = Format::Elf)]
+    pub format: Format,
+    /// The folder to write to; without it, target/ringfence/PROFILE.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// What to make bootable.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Format {
+    /// The ELF that a multiboot or PVH loader takes.
+    Elf,
+    /// Also a CD image with GRUB (BIOS).
+    Iso,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Words::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Words::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has none", command.get_name());
+        }
+    }
+}
