@@ -7,6 +7,10 @@ pub(crate) const HERTZ: u64 = 1_193_182;
 /// before its tick, which is what keeps an expired timer from expiring again at once.
 const TICKS_PER_NANOSECOND: u64 = ((HERTZ as u128) << 64).div_ceil(1_000_000_000) as u64;
 
+/// Ticks between two memory refreshes of a PC/AT, which counter 1 asks for.
+const REFRESH: u64 = 18;
+const REFRESHES_PER_NANOSECOND: u64 = TICKS_PER_NANOSECOND / REFRESH;
+
 const FRACTION: u32 = 54;
 /// Nanoseconds per tick with 54 fractional bits, rounded up: the most that fit 64 bits, since a tick is 838 ns long.
 const NANOSECONDS_PER_TICK: u64 = (1_000_000_000u128 << FRACTION).div_ceil(HERTZ as u128) as u64;
@@ -15,6 +19,12 @@ const NANOSECONDS_PER_TICK: u64 = (1_000_000_000u128 << FRACTION).div_ceil(HERTZ
 #[inline]
 pub(crate) const fn ticks(nanoseconds: u64) -> u64 {
     ((nanoseconds as u128 * TICKS_PER_NANOSECOND as u128) >> 64) as u64
+}
+
+/// Whole refreshes in `nanoseconds`.
+#[inline]
+pub(crate) const fn refreshes(nanoseconds: u64) -> u64 {
+    ((nanoseconds as u128 * REFRESHES_PER_NANOSECOND as u128) >> 64) as u64
 }
 
 /// A number of nanoseconds that contains `ticks`: the least such, or one or two more.

@@ -25,6 +25,8 @@ pub(crate) struct Counter {
     // As programmed.
     /// Bits 5–0 of the control word: access, mode, BCD.
     control: u8,
+    /// 0 to 5.
+    mode: u8,
     /// Count register: 1 to 65536 (BCD: 10000); 0: nothing written since the control word.
     count: u32,
     /// Input GATE.
@@ -56,8 +58,11 @@ pub(crate) struct Counter {
 impl Counter {
     /// A counter with a control word but no count: OUT is high (but in mode 0), nothing counts.
     pub(crate) const fn new(control: u8) -> Self {
+        // The codes 6 and 7 are modes 2 and 3 ("M2 = X").
+        let mode = (control >> 1) & 7;
         Self {
             control: control & 0x3f,
+            mode: if mode > 5 { mode & 3 } else { mode },
             count: 0,
             gate: true,
             loaded: 0,
@@ -74,11 +79,10 @@ impl Counter {
         }
     }
 
-    /// 0 to 5: the codes 6 and 7 are modes 2 and 3 ("M2 = X").
+    /// BCD: "four decades" instead of 16 bits.
     #[inline]
-    const fn mode(&self) -> u8 {
-        let mode = (self.control >> 1) & 7;
-        if mode > 5 { mode & 3 } else { mode }
+    const fn is_decimal(&self) -> bool {
+        self.control & 1 != 0
     }
 
     const fn two_bytes(&self) -> bool {
@@ -87,13 +91,13 @@ impl Counter {
 
     /// The number of values that the counting element has.
     const fn modulus(&self) -> u32 {
-        if self.control & 1 != 0 { 10_000 } else { 0x1_0000 }
+        if self.is_decimal() { 10_000 } else { 0x1_0000 }
     }
 
     /// Ticks since it was loaded.
     #[inline]
     const fn elapsed(&self, now: GuestTime) -> u64 {
-        if self.running { self.offset.saturating_add(ticks(now.since(self.origin))) } else { self.offset }
+        if self.running { self.offset.wrapping_add(ticks(now.since(self.origin))) } else { self.offset }
     }
 
     /// When it will have counted `tick` ticks.
@@ -101,10 +105,15 @@ impl Counter {
         self.origin.after(nanoseconds(tick.saturating_sub(self.offset)))
     }
 
-    /// The length of a cycle in modes 2 and 3, where "a count of 1 is illegal" and counts as 2 here.
+    /// The length of a cycle in modes 2 and 3; not 0 where anything is loaded.
     #[inline]
     const fn period(&self) -> u64 {
-        if self.loaded < 2 { 2 } else { self.loaded as u64 }
+        self.loaded as u64
+    }
+
+    /// What the count register loads: in modes 2 and 3 "a count of 1 is illegal", and counts as 2 here.
+    fn next_load(&self) -> u32 {
+        if matches!(self.mode, 2 | 3) { self.count.max(2) } else { self.count }
     }
 
     /// The ticks of a cycle during which OUT is high in mode 3: "(N + 1)/2 counts".
@@ -128,11 +137,11 @@ impl Counter {
 
     /// Loads the counting element from the count register.
     fn load(&mut self, now: GuestTime) {
-        self.loaded = self.count;
+        self.loaded = self.next_load();
         self.origin = now;
         self.offset = 0;
         // In modes 1 and 5 GATE triggers and does not enable.
-        self.running = self.gate || matches!(self.mode(), 1 | 5);
+        self.running = self.gate || matches!(self.mode, 1 | 5);
         self.null = false;
         self.reload = None;
     }
@@ -151,9 +160,9 @@ impl Counter {
         self.settle(now);
         let (elapsed, loaded) = (self.elapsed(now), u64::from(self.loaded));
         if loaded == 0 {
-            return self.mode() != 0;
+            return self.mode != 0;
         }
-        match self.mode() {
+        match self.mode {
             0 | 1 => elapsed >= loaded,
             2 => !self.running || elapsed % self.period() != self.period() - 1,
             3 => !self.running || elapsed % self.period() < Self::high_half(self.period()),
@@ -167,8 +176,8 @@ impl Counter {
         if self.loaded == 0 {
             return self.rest;
         }
-        let (elapsed, modulus) = (self.elapsed(now), u64::from(self.modulus()));
-        let value = match self.mode() {
+        let elapsed = self.elapsed(now);
+        let value = match self.mode {
             2 => self.period() - elapsed % self.period(),
             3 => {
                 // Loaded with N, or with N − 1 if N is odd, and "decremented by two on succeeding CLK pulses".
@@ -178,9 +187,10 @@ impl Counter {
                 (period & !1) - 2 * place
             }
             // "The counter wraps around to the highest count and continues counting."
-            _ => u64::from(self.loaded) + modulus - elapsed % modulus,
+            _ if self.is_decimal() => u64::from(self.loaded) + 10_000 - elapsed % 10_000,
+            _ => u64::from(self.loaded).wrapping_sub(elapsed),
         };
-        (value % modulus) as u16
+        if self.is_decimal() { (value % 10_000) as u16 } else { value as u16 }
     }
 
     /// The counting element as the port shows it.
@@ -188,7 +198,7 @@ impl Counter {
     fn shown(&mut self, now: GuestTime) -> u16 {
         self.settle(now);
         let value = self.value(now);
-        if self.control & 1 != 0 { to_bcd(value) } else { value }
+        if self.is_decimal() { to_bcd(value) } else { value }
     }
 
     /// A control word that selects this counter, bits 5–0; bits 5 and 4 zero are the counter latch command.
@@ -221,7 +231,8 @@ impl Counter {
     /// Reads the counter's port: latched status, else latched count, else the count as it is.
     #[inline]
     pub(crate) fn read(&mut self, now: GuestTime) -> u8 {
-        if let Some(status) = self.latched_status.take() {
+        if let Some(status) = self.latched_status {
+            self.latched_status = None;
             return status;
         }
         let value = match self.latched {
@@ -250,7 +261,7 @@ impl Counter {
             (0x20, _) => u16::from(byte) << 8,
             (_, None) => {
                 self.first_byte = Some(byte);
-                if self.mode() == 0 {
+                if self.mode == 0 {
                     // "Writing the first byte disables counting. OUT is set low immediately."
                     self.unload(now);
                 }
@@ -258,24 +269,24 @@ impl Counter {
             }
             (_, Some(low)) => u16::from_le_bytes([low, byte]),
         };
-        let count = if self.control & 1 != 0 { from_bcd(register) } else { u32::from(register) };
+        let count = if self.is_decimal() { from_bcd(register) } else { u32::from(register) };
         self.count = if count == 0 { self.modulus() } else { count };
         self.null = true;
-        match self.mode() {
+        match self.mode {
             0 | 4 => self.load(now),
             2 | 3 if self.loaded == 0 => self.load(now),
-            2 | 3 if self.running && self.reload.is_none() => self.reload = Some(self.end_of_cycle(now)),
+            2 | 3 if self.running && self.reload.is_none() => self.reload = self.end_of_cycle(now),
             // Modes 1 and 5, and modes 2 and 3 with GATE low: the trigger loads it.
             _ => {}
         }
     }
 
-    fn end_of_cycle(&self, now: GuestTime) -> Reload {
+    fn end_of_cycle(&self, now: GuestTime) -> Option<Reload> {
         let (period, elapsed) = (self.period(), self.elapsed(now));
-        let place = elapsed % period;
+        let place = elapsed.checked_rem(period)?;
         let high = Self::high_half(period);
-        let (end, low_half) = if self.mode() == 3 && place < high { (high, true) } else { (period, false) };
-        Reload { at: self.when((elapsed - place).saturating_add(end)), low_half }
+        let (end, low_half) = if self.mode == 3 && place < high { (high, true) } else { (period, false) };
+        Some(Reload { at: self.when((elapsed - place).saturating_add(end)), low_half })
     }
 
     /// Drives GATE.
@@ -285,7 +296,7 @@ impl Counter {
         }
         self.settle(now);
         self.gate = high;
-        match (self.mode(), high) {
+        match (self.mode, high) {
             (1 | 2 | 3 | 5, true) => {
                 // A trigger.
                 if self.count != 0 {
@@ -309,23 +320,25 @@ impl Counter {
     /// When OUT next rises by counting, after `now`; rises less than 20 µs apart are merged into one.
     pub(crate) fn next_rise(&mut self, now: GuestTime) -> Option<GuestTime> {
         self.settle(now);
-        if !self.running {
+        if !self.running || self.loaded == 0 {
             return None;
         }
         let (elapsed, loaded) = (self.elapsed(now), u64::from(self.loaded));
-        match self.mode() {
+        match self.mode {
             0 => (elapsed < loaded).then(|| self.when(loaded)),
             // The strobe is one tick long.
             4 => (elapsed <= loaded).then(|| self.when(loaded.saturating_add(1))),
             2 | 3 => match self.reload {
                 Some(Reload { at, low_half: true }) => {
-                    let period = u64::from(self.count.max(2));
+                    let period = u64::from(self.next_load());
                     Some(at.after(nanoseconds(period - Self::high_half(period))))
                 }
                 Some(Reload { at, low_half: false }) => Some(at),
                 None => {
-                    let stride = self.period().saturating_mul(LEAST_PERIOD.div_ceil(self.period()));
-                    Some(self.when((elapsed / stride).saturating_add(1).saturating_mul(stride)))
+                    // A multiple of the period, and so in phase: the least that is long enough.
+                    let stride = self.period() * LEAST_PERIOD.div_ceil(self.period());
+                    let passed = elapsed.checked_div(stride)?;
+                    Some(self.when(passed.saturating_add(1).saturating_mul(stride)))
                 }
             },
             // GATE of counter 0, the one whose edges count, never triggers.
@@ -335,7 +348,7 @@ impl Counter {
 
     /// Whether OUT is low by itself until the count runs out (mode 0), rather than for an instant.
     pub(crate) const fn waits_low(&self) -> bool {
-        self.mode() == 0
+        self.mode == 0
     }
 }
 

@@ -22,9 +22,6 @@ const PORT_B: u16 = 0x61;
 /// The line of counter 0.
 const TIMER: Line = Line(0);
 
-/// Ticks between two memory refreshes of a PC/AT; bit 4 of port 0x61 toggles with each.
-const REFRESH: u64 = 18;
-
 /// Port 0x61: what a write keeps (gate of counter 2, speaker, and two enables of error checks that never fail).
 const PORT_B_WRITABLE: u8 = 0x0f;
 const GATE_2: u8 = 0x01;
@@ -110,7 +107,7 @@ impl Pit {
 
     #[inline]
     fn read_port_b(&mut self, now: GuestTime) -> u8 {
-        let refresh = (clock::ticks(now.0) / REFRESH) as u8 & 1;
+        let refresh = clock::refreshes(now.0) as u8 & 1;
         let [_, _, third] = &mut self.counters;
         self.port_b | refresh << 4 | u8::from(third.output(now)) << 5
     }
