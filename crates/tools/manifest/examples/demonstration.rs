@@ -1,5 +1,5 @@
 //! Writes the demonstration's initial RAM disk:
-//! `cargo run -p manifest --example demonstration -- /bin/busybox init-demonstration.sh office.cpio`.
+//! `cargo run -p manifest --example demonstration -- /bin/busybox init initramfs.img`.
 
 use manifest::initramfs;
 use miette::{IntoDiagnostic, Result, miette};

@@ -69,7 +69,7 @@ impl Entry {
 
 /// The initial RAM disk of the demonstration: busybox, and a shell script that is the first process.
 ///
-/// `busybox` is the statically linked program, `init` the script (`examples/demonstration/init-demonstration.sh`).
+/// `busybox` is the statically linked program, `init` the script (`examples/demonstration/init`).
 pub fn demonstration(busybox: Vec<u8>, init: Vec<u8>) -> Result<Vec<u8>, ArchiveError> {
     write(&[
         Entry::folder("bin"),
@@ -84,6 +84,7 @@ pub fn demonstration(busybox: Vec<u8>, init: Vec<u8>) -> Result<Vec<u8>, Archive
         },
         Entry::folder("proc"),
         Entry::folder("sys"),
+        Entry::folder("tmp"),
         Entry::program("init", init),
     ])
 }

@@ -1,4 +1,5 @@
 //! The firmware's tables, judged by their own rules and by ACPICA's disassembler.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 use manifest::platform::{Table, tables};
 use std::process::Command;
