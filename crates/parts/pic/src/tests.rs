@@ -113,7 +113,16 @@ fn icw1_resets_what_the_data_sheet_lists() {
     board.edge(4);
     assert_eq!(board.read(0x20), 0x11, "reads give the request register again");
     assert_eq!(board.interrupt(), Some(0x30), "IR0 is highest again");
-    assert_eq!(board.interrupt(), None, "and locks out IR4");
+    board.write(0x21, 0x01);
+    assert_eq!(board.interrupt(), None, "and locks out IR4, though masked");
+    // Rotation at each automatic end of interrupt does not outlast it either.
+    board.write(0x20, 0x80);
+    board.initialize(0x03, 0x01);
+    board.edge(4);
+    assert_eq!(board.interrupt(), Some(0x34));
+    board.edge(4);
+    board.edge(5);
+    assert_eq!(board.interrupt(), Some(0x34));
 }
 
 /// "Initialization Sequence" (the figure): ICW3 only in cascade mode, ICW4 only if ICW1 announces it, then ready.
@@ -337,6 +346,23 @@ fn special_fully_nested_mode() {
     board.write(0xa0, 0x20);
     board.write(0x20, 0x20);
     assert_eq!(board.interrupt(), Some(0x33));
+    board.write(0x20, 0x20);
+    board.edge(1);
+    assert_eq!(board.interrupt(), Some(0x31));
+    board.edge(10);
+    assert_eq!(board.interrupt(), None, "a higher input of the master locks the slave out");
+}
+
+/// A slave that ends its interrupts by itself asks again at once: no request gets lost on the wire between the two.
+#[test]
+fn a_slave_with_two_requests_is_heard_twice() {
+    let mut board = Board::ready();
+    board.initialize(0x03, 0x03);
+    board.edge(9);
+    board.edge(12);
+    assert_eq!(board.interrupt(), Some(0x39));
+    assert_eq!(board.interrupt(), Some(0x3c));
+    assert_eq!(board.interrupt(), None);
 }
 
 /// "Automatic End of Interrupt (AEOI) Mode" and "Automatic Rotation".

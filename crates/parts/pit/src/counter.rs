@@ -140,8 +140,8 @@ impl Counter {
         self.loaded = self.next_load();
         self.origin = now;
         self.offset = 0;
-        // In modes 1 and 5 GATE triggers and does not enable.
-        self.running = self.gate || matches!(self.mode, 1 | 5);
+        // In modes 1 and 5 GATE only triggers, and is high when it does.
+        self.running = self.gate;
         self.null = false;
         self.reload = None;
     }

@@ -256,6 +256,15 @@ fn mode_2_is_synchronized_by_the_gate() {
     assert_eq!(board.count(), 1, "no cycle ends while it stands still");
     board.write(0x61, 1);
     assert_eq!(board.count(), 20);
+    // The same when the new count came before the gate fell.
+    board.write(0x42, 30);
+    board.write(0x42, 0);
+    board.now += nanoseconds(15);
+    board.write(0x61, 0);
+    board.now += nanoseconds(50);
+    assert_eq!(board.count(), 5);
+    board.write(0x61, 1);
+    assert_eq!(board.count(), 30);
 }
 
 /// "Mode 3: Square Wave Mode", even count: half of it high, half low, counted by twos.

@@ -140,6 +140,7 @@ fn receive_trigger_levels() {
             assert!(board.receive(count));
         }
         assert!(board.level());
+        assert_eq!(board.uart.deadline(), None, "no time-out is needed any more");
         assert_eq!(board.read(2), 0xc4);
         assert_eq!(board.read(0), 0);
         assert!(!board.level());
@@ -277,6 +278,8 @@ fn fifo_control() {
     assert_eq!(board.read(2), 0x01);
     assert_eq!(board.read(5) & 1, 0);
     board.receive(b'b');
+    board.write(2, 0xc2);
+    assert_eq!(board.read(5) & 1, 1, "without bit 0 nothing is reset");
     board.write(2, 0xc1);
     assert_eq!(board.read(5) & 1, 0);
     board.receive(b'c');
