@@ -140,13 +140,6 @@ static MAY_BE_PREFIX: [bool; 256] = {
     table
 };
 
-/// Operand widths by code size, and by REX.W (2) and prefix 66 (1) (APM Vol. 3 table 1-3).
-static OPERAND_WIDTH: [[Width; 4]; 3] = [
-    [Width::Word, Width::Double, Width::Word, Width::Double],
-    [Width::Double, Width::Word, Width::Double, Width::Word],
-    [Width::Double, Width::Word, Width::Quad, Width::Quad],
-];
-
 impl Prefixes {
     /// Reads all prefixes and the opcode's first byte behind them.
     #[inline(always)]
@@ -242,11 +235,16 @@ impl Prefixes {
         (self.rex & 1) << 3
     }
 
-    /// Effective operand size: word, double or quad.
+    /// Effective operand size: word, double or quad (APM Vol. 3 table 1-3).
     #[inline(always)]
     pub(crate) const fn operand_width(self) -> Width {
-        let column = (self.rex & 8) >> 2 | self.flags & OPERAND_SIZE;
-        OPERAND_WIDTH[self.code as usize][(column & 3) as usize]
+        let inverted = self.flags & OPERAND_SIZE != 0;
+        match self.code {
+            CodeSize::Bits64 if self.wide() => Width::Quad,
+            CodeSize::Bits16 if !inverted => Width::Word,
+            CodeSize::Bits32 | CodeSize::Bits64 if inverted => Width::Word,
+            CodeSize::Bits16 | CodeSize::Bits32 | CodeSize::Bits64 => Width::Double,
+        }
     }
 
     /// [`Self::operand_width`], or a byte where the opcode's lowest bit is clear, as in most of the one-byte map.
