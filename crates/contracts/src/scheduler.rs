@@ -65,6 +65,23 @@ pub trait Scheduler: Sync {
     /// for it to notice: the one that runs it, or one that should now run it; `None` where none need be.
     fn wake(&self, vcpu: VcpuName, now: HostTime) -> Option<CpuIndex>;
 
-    /// Called by a processor whose vCPU halts but could be woken on the spot: whether somebody else wants the processor.
+    /// Whether somebody became ready since the last [`Scheduler::next`] of `cpu` who should run there before that turn's end: the
+    /// processor asks again. To be looked at whenever the processor was kicked or interrupted, whatever its `until`, and by one
+    /// whose vCPU halts but could be woken on the spot.
     fn contended(&self, cpu: CpuIndex) -> bool;
+
+    /// Called after each [`Scheduler::next`] of `cpu`: another processor that must be kicked, because somebody whom that turn left
+    /// ready should run there. Answers each only once.
+    #[inline]
+    fn hand_over(&self, cpu: CpuIndex) -> Option<CpuIndex> {
+        let _ = cpu;
+        None
+    }
+
+    /// Says how fast [`HostTime`] counts, in ticks per millisecond; before anybody runs. A scheduler without time slices
+    /// need not know.
+    #[inline]
+    fn calibrate(&self, kilohertz: u32) {
+        let _ = kilohertz;
+    }
 }
