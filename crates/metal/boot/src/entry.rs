@@ -218,6 +218,7 @@ global_asm!(
 
 // Symbols of this file and of the linker script. Their addresses count, not what lies there.
 unsafe extern "C" {
+    static mut ringfence_boot_tables: [u64; 512];
     static ringfence_boot_pointers: u8;
     static ringfence_trampoline: u8;
     static ringfence_trampoline_end: u8;
@@ -267,6 +268,16 @@ pub(crate) fn borders() -> memory::ImageBorders {
 /// Physical address of the table of pointers behind the boot window.
 pub(crate) fn window_table() -> u64 {
     &raw const ringfence_boot_pointers as u64
+}
+
+/// Empties the tables of the first steps, which map everything with every right.
+///
+/// # Safety
+///
+/// No processor has them loaded or will load them.
+pub(crate) unsafe fn forget_boot_tables() {
+    // SAFETY: The caller's promise: nobody reads them, and they are this module's own data.
+    unsafe { (&raw mut ringfence_boot_tables).write_volatile([0; 512]) };
 }
 
 /// The code that starts other processors, to be copied to the start of a page below 1 MiB.

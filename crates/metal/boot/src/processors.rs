@@ -30,19 +30,39 @@ static TIME: spin::Mutex<(u64, u64)> = spin::Mutex::new((0, 0));
 const ABSENT: u32 = 0;
 const ARRIVED: u32 = 1;
 const DIFFERENT: u32 = 2;
-const COMPARED: u32 = 3;
+const COMPARING: u32 = 3;
+const COMPARED: u32 = 4;
 
 /// Rounds of comparing two time stamp counters.
 const ROUNDS: u32 = 500;
 /// Milliseconds until a processor that does not come is left out. An emulator's thread may be away for long.
 const PATIENCE: u64 = 1_000;
 
-fn compare_time() {
-    for _ in 0..ROUNDS {
+/// What was seen so far, with another reading: the latest time, and the most that one was behind it.
+fn later(seen: (u64, u64), now: u64) -> (u64, u64) {
+    (seen.0.max(now), seen.1.max(seen.0.saturating_sub(now)))
+}
+
+/// Both processors do this at the same time: whoever reads an earlier time than the other has already read is behind.
+fn compare_time(rounds: u32) {
+    for _ in 0..rounds {
         let mut seen = TIME.lock();
         let now = cpu::ticks();
-        let behind = seen.0.saturating_sub(now);
-        *seen = (seen.0.max(now), seen.1.max(behind));
+        *seen = later(*seen, now);
+    }
+}
+
+/// Waits until the stage is `wanted`; false if that does not come to pass.
+fn reached(wanted: u32) -> bool {
+    let begin = cpu::ticks();
+    loop {
+        if STAGE.load(Ordering::Acquire) == wanted {
+            return true;
+        }
+        if passed(begin, PATIENCE * 1_000) {
+            return false;
+        }
+        core::hint::spin_loop();
     }
 }
 
@@ -81,8 +101,10 @@ pub(crate) extern "C" fn arrive() -> ! {
         apic::prepare(&features);
     }
     STAGE.store(ARRIVED, Ordering::Release);
-    compare_time();
-    STAGE.store(COMPARED, Ordering::Release);
+    if reached(COMPARING) {
+        compare_time(ROUNDS);
+        STAGE.store(COMPARED, Ordering::Release);
+    }
     loop {
         let work = WORK.load(Ordering::Acquire);
         if work != 0 {
@@ -165,12 +187,15 @@ pub(crate) unsafe fn start(cpu: CpuIndex, identifier: u32, page: u8, root: u64, 
         FIRST.store(core::ptr::null_mut(), Ordering::Release);
         return false;
     }
-    compare_time();
-    let begin = cpu::ticks();
-    while STAGE.load(Ordering::Acquire) != COMPARED && !passed(begin, PATIENCE * 1_000) {
-        core::hint::spin_loop();
-    }
     FIRST.store(core::ptr::null_mut(), Ordering::Release);
+    // A reading of this processor's comes first and another last, so that either may be found behind.
+    compare_time(1);
+    STAGE.store(COMPARING, Ordering::Release);
+    compare_time(ROUNDS);
+    if !reached(COMPARED) {
+        crate::say(format_args!("processor {identifier:#x} did not compare its time"));
+    }
+    compare_time(1);
     let behind = TIME.lock().1;
     if behind != 0 {
         crate::say(format_args!(
@@ -184,6 +209,13 @@ pub(crate) unsafe fn start(cpu: CpuIndex, identifier: u32, page: u8, root: u64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_is_noticed_by_how_much() {
+        let seen = [100, 101, 101, 90, 150, 149].into_iter().fold((0, 0), later);
+        assert_eq!(seen, (150, 11));
+        assert_eq!([1, 2, 3, 3].into_iter().fold((0, 0), later).1, 0);
+    }
 
     #[test]
     fn one_thread_of_each_core_is_chosen() {

@@ -60,6 +60,8 @@ pub struct Boot {
     spaces: [u64; 4],
     /// Processors that run, this one included.
     started: u8,
+    /// Other processors that were tried, whether they came or not.
+    tried: usize,
     entry_ticks: u64,
 }
 
@@ -134,11 +136,14 @@ impl Boot {
     /// of a core are left alone, and so is who does not come or differs; each case is said on the console.
     pub fn start_processors(&mut self, limit: u8) -> u8 {
         let (chosen, siblings) = processors::choose(&self.firmware.processors, &self.features);
+        if self.firmware.processors.is_empty() {
+            say(format_args!("firmware lists no processors (no usable MADT): this one runs alone"));
+        }
         if siblings > 0 {
             say(format_args!("{siblings} second threads of cores stay parked: cores are not shared"));
         }
         let limit = usize::from(limit).min(block::PROCESSORS);
-        let mut left = chosen.iter().skip(usize::from(self.started) - 1).peekable();
+        let mut left = chosen.iter().skip(self.tried).peekable();
         if usize::from(self.started) >= limit || left.peek().is_none() {
             return self.started;
         }
@@ -163,6 +168,7 @@ impl Boot {
                 break;
             }
             let cpu = CpuIndex(self.started);
+            self.tried += 1;
             // SAFETY: The window is mapped. A block that was mapped for a processor which then did not come is the next one's: the first
             // is in reset.
             if unsafe { self.tables.map_block(&mut self.frames, cpu) }.is_err() {
@@ -193,10 +199,11 @@ impl Boot {
     pub fn enter(self, work: fn(CpuIndex) -> !) -> ! {
         let started = self.started;
         // SAFETY: This processor runs on its own stack, which slot 0 maps. `self` ends here: no slice of the module and no frame is used
-        // through the window any more.
+        // through the window any more. No processor has the boot tables loaded: those that were left out are in reset.
         unsafe {
             memory::enter_neutral();
             self.tables.end_boot();
+            entry::forget_boot_tables();
         }
         processors::release(started, work);
         work(CpuIndex(0))
@@ -345,6 +352,7 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         tables,
         spaces: [0; 4],
         started: 1,
+        tried: 0,
         entry_ticks,
     })
 }

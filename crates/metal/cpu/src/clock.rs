@@ -95,9 +95,10 @@ impl Reference {
         match self {
             // SAFETY: The FADT names the port; reading a timer has no effect.
             Self::PowerManagement { port, .. } => u64::from(unsafe { port::read_u32(port) }) & self.mask(),
-            // SAFETY: As in `period`; the main counter's low half.
             Self::HighPrecision => {
-                u64::from(unsafe { core::ptr::read_volatile((HPET_ADDRESS + 0xf0) as *const u32) })
+                // SAFETY: As in `period`; the main counter's low half.
+                let counter = unsafe { core::ptr::read_volatile((HPET_ADDRESS + 0xf0) as *const u32) };
+                u64::from(counter)
             }
             // SAFETY: Latches channel 2 and reads it; has no other effect.
             Self::IntervalTimer => unsafe {

@@ -3,7 +3,10 @@
 use crate::Features;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
-/// Sets CR0, CR4, EFER and PAT to the hypervisor's values, with everything on that protects it from itself and that the
+/// The page attribute table after reset (APM Vol. 2 §7.8.1): the page tables are written for it.
+const PAGE_ATTRIBUTES: u64 = 0x0007_0406_0007_0406;
+
+/// Sets CR0, CR4, DR7, EFER and PAT to the hypervisor's values, with everything on that protects it from itself and that the
 /// processor has: WP, NXE, SMEP, SMAP, UMIP.
 ///
 /// SSE stays usable for guests' vector state only: the hypervisor is compiled without it.
@@ -37,10 +40,16 @@ pub unsafe fn prepare(features: &Features) {
         cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
         // Every bit is named: whatever firmware left on (VMXE, PCIDE, FSGSBASE) is off now.
         Cr4::write_raw(cr4.bits());
+        if features.pat {
+            crate::msr::write(x86::msr::PAT, PAGE_ATTRIBUTES);
+        }
         if features.xsave {
             crate::vector::set_xcr0(x86::Xcr0::X87.bits());
         }
     }
+    // No breakpoint is on: firmware's are not ours, and a guest's addresses stay in DR0 to DR3 without effect.
+    x86_64::registers::debug::Dr7::write_raw(0x400);
+    crate::machine_check::prepare(features);
     crate::speculation::learn(features);
 }
 

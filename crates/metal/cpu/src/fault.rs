@@ -143,6 +143,9 @@ pub(crate) extern "C" fn report(frame: &Frame) -> ! {
     serial::line(format_args!("r8 ={r8:016x} r9 ={r9:016x} r10={r10:016x} r11={r11:016x}"));
     serial::line(format_args!("r12={r12:016x} r13={r13:016x} r14={r14:016x} r15={r15:016x}"));
     serial::line(format_args!("cr2={cr2:016x} cr3={:016x}", crate::control::page_tables()));
+    if frame.vector == 18 {
+        crate::machine_check::report();
+    }
     serial::line(format_args!("everything is stopped"));
     end()
 }

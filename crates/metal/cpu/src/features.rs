@@ -63,6 +63,8 @@ pub struct Features {
     pub xcr0: Xcr0,
     /// Bytes of the area that XSAVE needs for all of `xcr0`; 512 without XSAVE.
     pub vector_area: u32,
+    /// Page attribute table.
+    pub pat: bool,
     /// FXSAVE and FXRSTOR.
     pub fxsr: bool,
     /// x2APIC mode.
@@ -160,6 +162,7 @@ impl Features {
             xsave,
             xcr0: possible,
             vector_area: if xsave { vector_area(possible, |leaf| standard(0xd, leaf)) } else { 512 },
+            pat: bit(one.edx, 16),
             fxsr: bit(one.edx, 24),
             x2apic: bit(one.ecx, 21),
             tsc_deadline: bit(one.ecx, 24),

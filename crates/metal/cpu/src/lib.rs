@@ -12,6 +12,7 @@ pub mod fault;
 pub mod features;
 pub mod interrupt;
 pub mod io_apic;
+mod machine_check;
 pub mod msr;
 pub mod port;
 pub mod rtc;
