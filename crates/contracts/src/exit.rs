@@ -58,8 +58,6 @@ pub struct MemoryExit {
     pub access: Access,
     /// Whether it was the guest's own page walk that failed, and not the access itself.
     pub during_walk: bool,
-    /// The instruction's bytes, where the processor fetched them: how many, and which.
-    pub instruction: (u8, [u8; 15]),
 }
 
 /// An access to a control register.

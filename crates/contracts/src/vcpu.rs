@@ -110,6 +110,12 @@ pub trait Vcpu {
     /// Where the instruction that caused the last exit ends, if the processor says so.
     fn next_instruction(&self) -> Option<u64>;
 
+    /// The bytes of the instruction that caused the last [`Exit::Memory`], how many and which, where the processor fetched them
+    /// (hardware part `decode-assists`). None: it did not.
+    fn fetched_instruction(&self) -> (u8, [u8; 15]) {
+        (0, [0; 15])
+    }
+
     /// The instruction is done: RIP becomes `next`, the interrupt shadow and RF are cleared, and a guest that single-steps
     /// gets its #DB.
     fn complete(&mut self, next: u64);

@@ -112,25 +112,41 @@ pub struct Audit {
     entries: Vec<Entry, ENTRIES>,
     counts: [u32; Kind::ALL.len()],
     unlisted: u32,
+    /// Where the last note stands: what is tried once is mostly tried again.
+    last: usize,
 }
 
 impl Audit {
     /// An empty log.
     pub const fn new() -> Self {
-        Self { entries: Vec::new(), counts: [0; Kind::ALL.len()], unlisted: 0 }
+        Self { entries: Vec::new(), counts: [0; Kind::ALL.len()], unlisted: 0, last: 0 }
     }
 
-    /// Notes something.
-    pub fn note(&mut self, kind: Kind, subject: Subject, now: GuestTime) {
+    /// Notes something; `now` is asked only where it is new.
+    pub fn note(&mut self, kind: Kind, subject: Subject, now: impl FnOnce() -> GuestTime) {
         if let Some(count) = self.counts.get_mut(kind as usize) {
             *count = count.saturating_add(1);
         }
-        if let Some(entry) =
-            self.entries.iter_mut().find(|entry| entry.kind == kind && entry.subject == subject)
+        if let Some(entry) = self.entries.get_mut(self.last)
+            && entry.subject == subject
+            && entry.kind == kind
         {
             entry.count = entry.count.saturating_add(1);
-        } else if self.entries.push(Entry { kind, subject, first: now, count: 1 }).is_err() {
-            self.unlisted = self.unlisted.saturating_add(1);
+            return;
+        }
+        match self.entries.iter().position(|entry| entry.kind == kind && entry.subject == subject) {
+            Some(index) => {
+                self.last = index;
+                if let Some(entry) = self.entries.get_mut(index) {
+                    entry.count = entry.count.saturating_add(1);
+                }
+            }
+            None if self.entries.is_full() => self.unlisted = self.unlisted.saturating_add(1),
+            None => {
+                self.last = self.entries.len();
+                // There is room.
+                let _ = self.entries.push(Entry { kind, subject, first: now(), count: 1 });
+            }
         }
     }
 
@@ -158,8 +174,8 @@ mod tests {
     fn repetitions_are_counted_and_kinds_kept_apart() {
         let mut audit = Audit::new();
         for round in 0..100 {
-            audit.note(Kind::Unknown, Subject::MsrRead(0x1234), GuestTime(round));
-            audit.note(Kind::Denied, Subject::MsrRead(0x1234), GuestTime(round));
+            audit.note(Kind::Unknown, Subject::MsrRead(0x1234), || GuestTime(round));
+            audit.note(Kind::Denied, Subject::MsrRead(0x1234), || GuestTime(round));
         }
         assert_eq!(audit.entries().len(), 2);
         assert_eq!((audit.entries()[0].count, audit.entries()[0].first), (100, GuestTime(0)));
@@ -173,7 +189,7 @@ mod tests {
     fn a_storm_of_different_things_overflows_into_a_counter() {
         let mut audit = Audit::new();
         for port in 0..1000 {
-            audit.note(Kind::Unknown, Subject::PortRead(port), GuestTime(0));
+            audit.note(Kind::Unknown, Subject::PortRead(port), GuestTime::default);
         }
         assert_eq!(audit.entries().len(), ENTRIES);
         assert_eq!(audit.unlisted() as usize, 1000 - ENTRIES);

@@ -2,7 +2,7 @@
 
 use crate::console::Line;
 use crate::cpuid::CpuidTable;
-use contracts::{ApicDestination, Attached, Clock, Effects, Exit, GuestTime, HostTime, Image, Platform};
+use contracts::{ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, Platform};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
@@ -86,8 +86,6 @@ pub struct Devices<I: Image> {
     pub io_apic: Attached<I::IoApic>,
     /// All others.
     pub others: I::Devices,
-    /// What the last access wanted done.
-    pub effects: Effects,
     /// The line that the guest is writing on its console.
     pub line: Line,
     /// Whether the keyboard is this compartment's.
@@ -101,7 +99,6 @@ impl<I: Image> Devices<I> {
             pic: Attached::new(platform),
             io_apic: Attached::new(platform),
             others: I::Devices::new(platform),
-            effects: Effects::new(),
             line: Line::new(),
             attached: false,
         }
@@ -113,7 +110,6 @@ impl<I: Image> Devices<I> {
         self.pic = Attached::new(platform);
         self.io_apic = Attached::new(platform);
         self.others = I::Devices::new(platform);
-        self.effects.clear();
     }
 
     /// When the earliest timer goes off.
@@ -122,6 +118,13 @@ impl<I: Image> Devices<I> {
         [self.pic.deadline(), self.io_apic.deadline(), self.others.deadline()].into_iter().flatten().min()
     }
 }
+
+/// Interrupts may have become deliverable since last looked.
+const LOOK: u8 = 1 << 0;
+/// Deadlines may have changed since the host's timer was armed.
+const REARM: u8 = 1 << 1;
+/// It does not execute.
+const IDLE: u8 = 1 << 2;
 
 /// A vCPU with what the monitor keeps for it.
 pub struct VirtualProcessor<I: Image> {
@@ -132,13 +135,11 @@ pub struct VirtualProcessor<I: Image> {
     /// Its index in the compartment.
     pub number: u8,
     /// What it does.
-    pub activity: Activity,
+    activity: Activity,
     /// An NMI waits.
     pub non_maskable: bool,
-    /// Interrupts may have become deliverable since last looked.
-    pub look: bool,
-    /// Deadlines may have changed since the host's timer was armed.
-    pub rearm: bool,
+    /// What must be seen to before the next entry, in one byte, so that the hot path looks once: [`LOOK`], [`REARM`], [`IDLE`].
+    attention: u8,
     /// The processor of the host that ran it last.
     pub last_cpu: Option<contracts::CpuIndex>,
     /// Exits by kind.
@@ -169,22 +170,66 @@ impl<I: Image> VirtualProcessor<I> {
             number,
             activity: Activity::Parked,
             non_maskable: false,
-            look: true,
-            rearm: true,
+            attention: LOOK | REARM | IDLE,
             last_cpu: None,
             exits: [0; Exit::KINDS],
             registers: SoftRegisters::new(),
         }
     }
 
+    /// What it does.
+    pub const fn activity(&self) -> Activity {
+        self.activity
+    }
+
+    /// Changes what it does.
+    pub const fn set_activity(&mut self, activity: Activity) {
+        self.activity = activity;
+        match activity {
+            Activity::Running => self.attention &= !IDLE,
+            _ => self.attention |= IDLE,
+        }
+    }
+
+    /// Interrupts may have become deliverable.
+    #[inline(always)]
+    pub const fn set_look(&mut self) {
+        self.attention |= LOOK;
+    }
+
+    /// Deadlines may have changed since the host's timer was armed.
+    #[inline(always)]
+    pub const fn set_rearm(&mut self) {
+        self.attention |= REARM;
+    }
+
+    /// Whether anything must be seen to before the next entry.
+    #[inline(always)]
+    pub const fn wants_attention(&self) -> bool {
+        self.attention != 0
+    }
+
+    /// Whether interrupts must be looked at; they then have been.
+    pub const fn take_look(&mut self) -> bool {
+        let look = self.attention & LOOK != 0;
+        self.attention &= !LOOK;
+        look
+    }
+
+    /// Whether the host's timer must be armed; it then has been.
+    pub const fn take_rearm(&mut self) -> bool {
+        let rearm = self.attention & REARM != 0;
+        self.attention &= !REARM;
+        rearm
+    }
+
     /// Power-on again, but for the counters.
     pub fn reset(&mut self) {
         use contracts::LocalApic;
         self.apic = I::LocalApic::new(self.number, self.number == 0);
-        self.activity = Activity::WaitingForStart;
+        self.set_activity(Activity::WaitingForStart);
         self.non_maskable = false;
-        self.look = true;
-        self.rearm = true;
+        self.attention |= LOOK | REARM;
         self.registers = SoftRegisters::new();
     }
 }

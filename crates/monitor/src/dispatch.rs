@@ -13,6 +13,11 @@ use contracts::{
 use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
 use x86::{Exception, Fault, General, Segment, SegmentName, Width};
 
+/// Whether a register of the local APIC decides when its timer goes off: end of interrupt and commands, the busy ones, do not.
+const fn concerns_timer(offset: u16) -> bool {
+    !matches!(offset, 0x80 | 0xb0 | 0x300 | 0x310 | 0x3f0)
+}
+
 /// Ends the compartment because of what its guest did.
 const fn stop(reason: Reason) -> Flow {
     Flow::End(Ending::Stopped(reason))
@@ -20,7 +25,7 @@ const fn stop(reason: Reason) -> Flow {
 
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Decides what follows from an exit.
-    #[inline]
+    #[inline(always)]
     pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
         match exit {
             Exit::Port(access) => self.port(vcpu, access),
@@ -30,11 +35,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             Exit::Cpuid => self.cpuid(vcpu),
             Exit::InterruptWindow => {
                 vcpu.virt.set_window(false);
-                vcpu.look = true;
+                vcpu.set_look();
                 Flow::Go
             }
             Exit::NonMaskableWindow => {
-                vcpu.look = true;
+                vcpu.set_look();
                 Flow::Go
             }
             Exit::Memory(access) => self.memory_access(vcpu, access),
@@ -135,7 +140,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpuid(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
         self.finish_if(vcpu, Intercepted::Cpuid, |this, vcpu| {
             let virt = &mut vcpu.virt;
@@ -152,8 +157,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     fn halt(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
         self.finish_if(vcpu, Intercepted::Halt, |_, vcpu| {
-            vcpu.activity = Activity::Halted;
-            vcpu.look = true;
+            vcpu.set_activity(Activity::Halted);
+            vcpu.set_look();
             Ok(())
         })
     }
@@ -172,7 +177,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// IN and OUT.
-    #[inline]
+    #[inline(always)]
     fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
         let Some(next) = vcpu.virt.next_instruction() else {
             return stop(Reason::UnknownExit(0x7b));
@@ -460,7 +465,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     return refuse(8);
                 }
                 vcpu.apic.set_task_priority(value as u8);
-                vcpu.look = true;
+                vcpu.set_look();
             }
         }
         Ok(())
@@ -478,9 +483,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return self.raise(vcpu, Fault::InvalidOpcode);
         }
         let code = vcpu.virt.code_size();
-        let (length, bytes) = &access.instruction;
-        let bytes = if *length > 0 {
-            Bytes::given(bytes, *length)
+        let (length, bytes) = vcpu.virt.fetched_instruction();
+        let bytes = if length > 0 {
+            Bytes::given(&bytes, length)
         } else {
             match fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits()) {
                 Ok(bytes) => bytes,
@@ -581,15 +586,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
         let now = vcpu.virt.ticks();
         let mut effects = ApicEffects::default();
-        vcpu.apic.write((at & 0xffc) as u16, value as u32, now, &mut effects);
-        self.after_apic(vcpu, &effects)
+        let offset = (at & 0xffc) as u16;
+        vcpu.apic.write(offset, value as u32, now, &mut effects);
+        self.after_apic(vcpu, offset, &effects)
     }
 
-    /// What a write to the local APIC asks of the fabric.
-    #[inline]
-    pub fn after_apic(&self, vcpu: &mut VirtualProcessor<I>, effects: &ApicEffects) -> Flow {
-        vcpu.look = true;
-        vcpu.rearm = true;
+    /// What a write to the register at `offset` of the local APIC's page asks of the fabric.
+    #[inline(always)]
+    pub fn after_apic(&self, vcpu: &mut VirtualProcessor<I>, offset: u16, effects: &ApicEffects) -> Flow {
+        vcpu.set_look();
+        if concerns_timer(offset) {
+            vcpu.set_rearm();
+        }
         if effects.destination_changed {
             self.publish(vcpu);
         }

@@ -7,8 +7,8 @@ use crate::mailbox::request;
 use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
-    Context, DeliveryMode, DeviceSet, Effect, GuestMemory, Host, Image, InterruptCommand, InterruptMessage,
-    IoApic, LegacyPic, Line, Power, Shorthand,
+    Context, DeliveryMode, DeviceSet, Effect, Effects, GuestMemory, Host, Image, InterruptCommand,
+    InterruptMessage, IoApic, LegacyPic, Line, Power, Shorthand,
 };
 use core::sync::atomic::Ordering;
 
@@ -34,8 +34,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     ) -> (R, Flow) {
         let now = self.compartment.time(self.host.now());
         let mut devices = self.compartment.platform.lock();
-        // The effects are taken out while the access borrows the devices, and put back empty.
-        let mut effects = core::mem::take(&mut devices.effects);
+        let mut effects = Effects::new();
         let mut context = Context { now, effects: &mut effects, memory: self.memory };
         let result = access(&mut devices, &mut context);
         let mut flow = Flow::Go;
@@ -43,7 +42,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             flow = self.apply(own, &mut devices, &mut effects);
         }
         let timers = effects.take_timers_changed();
-        devices.effects = effects;
         drop(devices);
         if timers {
             self.tell(0, own, request::TIMERS);
@@ -73,7 +71,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// Does what devices want done, until nothing is left.
     #[inline(never)]
-    fn apply(&self, own: u8, devices: &mut Devices<I>, effects: &mut contracts::Effects) -> Flow {
+    fn apply(&self, own: u8, devices: &mut Devices<I>, effects: &mut Effects) -> Flow {
         let mut flow = Flow::Go;
         while let Some(effect) = effects.pop_first() {
             match effect {

@@ -68,10 +68,12 @@ where
 {
     /// A monitor for `cpus` processors, without compartments.
     pub fn new(host: &'static I::Host, vault: &'static V, cpus: u8) -> Self {
+        let scheduler = I::Scheduler::new(cpus);
+        scheduler.calibrate(host.kilohertz());
         Self {
             host,
             vault,
-            scheduler: I::Scheduler::new(cpus),
+            scheduler,
             slots: [const { Slot::new() }; COMPARTMENTS],
             console: Mutex::new(Console::new()),
             keyboard: Mutex::new(Keyboard::default()),
@@ -116,7 +118,11 @@ where
         let mut last = None;
         while self.running.load(Ordering::Acquire) > 0 {
             self.take_keyboard(cpu);
-            match self.scheduler.next(cpu, self.host.now()) {
+            let next = self.scheduler.next(cpu, self.host.now());
+            if let Some(other) = self.scheduler.hand_over(cpu) {
+                self.host.kick(other);
+            }
+            match next {
                 Turn::Idle { until } => {
                     self.host.arm(until);
                     self.host.wait();
@@ -282,7 +288,7 @@ where
         });
         if !taken.get() {
             // The guest does not read: what does not fit is lost, as on a real line.
-            slot.note(Kind::Malformed, audit::Subject::PortRead(0), contracts::GuestTime(0));
+            slot.note(Kind::Malformed, audit::Subject::PortRead(0), contracts::GuestTime::default);
         }
     }
 }

@@ -72,7 +72,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         first.reset();
         first.virt.start(&start_state(&self.compartment.plan.start));
         first.virt.set_ticks_offset(0u64.wrapping_sub(origin));
-        first.activity = Activity::Running;
+        first.set_activity(Activity::Running);
         self.publish(first);
         self.slot.set_state(State::Running);
         Leave::Preempted

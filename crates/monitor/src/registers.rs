@@ -51,6 +51,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
+    #[inline(never)]
     fn soft_msr(&self, vcpu: &VirtualProcessor<I>, number: u32) -> Option<u64> {
         let soft = &vcpu.registers;
         Some(match number {
@@ -90,14 +91,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     self.note(Kind::Malformed, Subject::MsrWrite(number));
                     return Err(Fault::GP);
                 }
-                self.after_apic_msr(vcpu, &effects);
+                self.after_apic_msr(vcpu, ((number & 0xff) << 4) as u16, &effects);
                 Ok(())
             }
             msr::TSC_DEADLINE => {
                 let now = vcpu.virt.ticks();
                 vcpu.apic.set_tsc_deadline(value, now);
-                vcpu.look = true;
-                vcpu.rearm = true;
+                vcpu.set_look();
+                vcpu.set_rearm();
                 Ok(())
             }
             _ => self.set_other_msr(vcpu, number, value),
@@ -106,13 +107,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// An end of interrupt that reaches the I/O APIC may end the compartment only through a device's overflow, which
     /// the next access to a device reports too.
-    #[inline]
-    fn after_apic_msr(&self, vcpu: &mut VirtualProcessor<I>, effects: &ApicEffects) {
-        if let Flow::End(ending) = self.after_apic(vcpu, effects) {
+    #[inline(always)]
+    fn after_apic_msr(&self, vcpu: &mut VirtualProcessor<I>, offset: u16, effects: &ApicEffects) {
+        if let Flow::End(ending) = self.after_apic(vcpu, offset, effects) {
             self.end(vcpu.number, ending);
         }
     }
 
+    #[inline(never)]
     fn set_other_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Result<(), Fault> {
         let accepted = match number {
             msr::EFER => {
@@ -130,7 +132,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let mut effects = ApicEffects::default();
                 let accepted = vcpu.apic.write_base(value, &mut effects);
                 if accepted {
-                    self.after_apic_msr(vcpu, &effects);
+                    // The base decides whether there is a local APIC at all.
+                    self.after_apic_msr(vcpu, 0, &effects);
                 }
                 accepted
             }

@@ -50,15 +50,15 @@ pub struct Serving<'turn, I: Image, M, const VCPUS: usize> {
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Serves the vCPU until it waits, its turn ends, or its compartment ends.
     pub fn turn(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>, stranger: bool) -> Leave {
-        if vcpu.activity == Activity::Parked {
+        if vcpu.activity() == Activity::Parked {
             // A vCPU that has parked has nothing to do until the compartment is started again.
             return Leave::Halted { wake_at: None };
         }
         let moved = vcpu.last_cpu != Some(self.cpu);
         vcpu.last_cpu = Some(self.cpu);
         vcpu.virt.attach(Attachment { cpu: self.cpu, moved, stranger });
-        vcpu.look = true;
-        vcpu.rearm = true;
+        vcpu.set_look();
+        vcpu.set_rearm();
         self.expire_timers(vcpu);
         let leave = self.rounds(vcpu, until);
         vcpu.virt.detach();
@@ -70,24 +70,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return Leave::Halted { wake_at: None };
         };
         loop {
-            if !mailbox.is_empty()
-                && let Some(leave) = self.take_mail(vcpu)
+            if (!mailbox.is_empty() || vcpu.wants_attention())
+                && let Some(leave) = self.attend(vcpu, mailbox, until)
             {
                 return leave;
-            }
-            if vcpu.look {
-                self.deliver(vcpu);
-            }
-            if vcpu.activity != Activity::Running {
-                if vcpu.activity == Activity::Halted && !self.may_wake(vcpu) {
-                    continue;
-                }
-                return Leave::Halted { wake_at: self.own_deadline(vcpu) };
-            }
-            if vcpu.rearm {
-                vcpu.rearm = false;
-                let own = self.own_deadline(vcpu);
-                self.host.arm([until, own].into_iter().flatten().min());
             }
             let exit = vcpu.virt.run();
             if let Some(count) = vcpu.exits.get_mut(exit.kind()) {
@@ -111,15 +97,44 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
+    /// Sees to everything that must be done before the next entry. `Some`: there is none.
+    #[inline(never)]
+    fn attend(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        mailbox: &crate::mailbox::Mailbox,
+        until: Option<HostTime>,
+    ) -> Option<Leave> {
+        loop {
+            if !mailbox.is_empty()
+                && let Some(leave) = self.take_mail(vcpu)
+            {
+                return Some(leave);
+            }
+            if vcpu.take_look() {
+                self.deliver(vcpu);
+            }
+            match vcpu.activity() {
+                Activity::Running => {}
+                // Nobody can wake it: its compartment ends, and the mail says so.
+                Activity::Halted if !self.may_wake(vcpu) => continue,
+                _ => return Some(Leave::Halted { wake_at: self.own_deadline(vcpu) }),
+            }
+            if vcpu.take_rearm() {
+                let own = self.own_deadline(vcpu);
+                self.host.arm([until, own].into_iter().flatten().min());
+            }
+            return None;
+        }
+    }
+
     /// A host interrupt came: a deadline, a kick, or the keyboard.
     fn interrupted(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>) -> Option<Leave> {
         self.host.service();
-        vcpu.rearm = true;
+        vcpu.set_rearm();
         self.expire_timers(vcpu);
         let over = until.is_some_and(|until| until <= self.host.now());
-        // Without an end of its turn a vCPU runs alone here; somebody else may have become ready since.
-        let wanted = until.is_none() && self.scheduler.contended(self.cpu);
-        (over || wanted || (self.keyboard)()).then_some(Leave::Preempted)
+        (over || self.scheduler.contended(self.cpu) || (self.keyboard)()).then_some(Leave::Preempted)
     }
 
     /// Ends this life of the compartment: all its vCPUs are told to park. Answers whether this was the first word of it.
@@ -180,9 +195,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     fn take_mail(&self, vcpu: &mut VirtualProcessor<I>) -> Option<Leave> {
         let mailbox = self.slot.mailboxes.get(usize::from(vcpu.number))?;
         let requests = mailbox.take();
-        vcpu.look = true;
+        vcpu.set_look();
         if requests & request::PARK != 0 {
-            vcpu.activity = Activity::Parked;
+            vcpu.set_activity(Activity::Parked);
             self.slot.add_exits(&vcpu.exits);
             vcpu.exits = [0; Exit::KINDS];
             if self.slot.park() {
@@ -193,16 +208,16 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if requests & request::INIT != 0 {
             vcpu.apic.init();
             self.publish(vcpu);
-            vcpu.activity = Activity::WaitingForStart;
+            vcpu.set_activity(Activity::WaitingForStart);
             vcpu.non_maskable = false;
         }
-        if requests & request::START_UP != 0 && vcpu.activity == Activity::WaitingForStart {
+        if requests & request::START_UP != 0 && vcpu.activity() == Activity::WaitingForStart {
             let mut state = StartState::start_up(mailbox.start_vector());
             if let Some(signature) = state.general.get_mut(General::Rdx as usize) {
                 *signature = u64::from(self.compartment.cpuid.signature());
             }
             vcpu.virt.start(&state);
-            vcpu.activity = Activity::Running;
+            vcpu.set_activity(Activity::Running);
             self.slot.note_started(vcpu.number);
         }
         if requests & request::NON_MASKABLE != 0 {
@@ -212,7 +227,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             mailbox.take_vectors(|vector, trigger| vcpu.apic.accept(vector, trigger));
         }
         if requests & request::TIMERS != 0 {
-            vcpu.rearm = true;
+            vcpu.set_rearm();
             self.expire_timers(vcpu);
         }
         None
@@ -220,8 +235,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// Gives the vCPU the interrupt that it should take now, if it can; otherwise asks to be told when it can.
     fn deliver(&self, vcpu: &mut VirtualProcessor<I>) {
-        vcpu.look = false;
-        if !matches!(vcpu.activity, Activity::Running | Activity::Halted) {
+        if !matches!(vcpu.activity(), Activity::Running | Activity::Halted) {
             return;
         }
         if vcpu.non_maskable {
@@ -262,8 +276,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     fn awaken(&self, vcpu: &mut VirtualProcessor<I>) {
-        if vcpu.activity == Activity::Halted {
-            vcpu.activity = Activity::Running;
+        if vcpu.activity() == Activity::Halted {
+            vcpu.set_activity(Activity::Running);
             self.slot.note_dead(vcpu.number, false);
         }
     }
@@ -285,7 +299,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let now = vcpu.virt.ticks();
         if vcpu.apic.deadline().is_some_and(|deadline| deadline <= now) {
             vcpu.apic.expire(now);
-            vcpu.look = true;
+            vcpu.set_look();
         }
         if vcpu.number == 0 {
             self.expire_devices(vcpu);
@@ -353,8 +367,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// Notes something in the audit log.
-    #[cold]
+    #[inline(never)]
     pub fn note(&self, kind: Kind, subject: Subject) {
-        self.slot.note(kind, subject, self.compartment.time(self.host.now()));
+        self.slot.note(kind, subject, || self.compartment.time(self.host.now()));
     }
 }

@@ -243,7 +243,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
     }
 
     /// Notes something in its audit log.
-    pub fn note(&self, kind: Kind, subject: Subject, now: GuestTime) {
+    pub fn note(&self, kind: Kind, subject: Subject, now: impl FnOnce() -> GuestTime) {
         self.audit.lock().note(kind, subject, now);
     }
 

@@ -7,14 +7,19 @@ use contracts::{
 };
 use x86::{Exception, SegmentName, Width};
 
+/// VMEXIT_IRET.
+pub const IRET: u32 = 0x74;
+/// VMEXIT_IOIO.
+pub const PORT: u32 = 0x7b;
+
 /// Reads why the guest came back.
 ///
 /// Only the low 32 bits of the code count: emulators differ in the upper ones (VMEXIT_INVALID is -1 in 32 or in 64 bits).
-#[inline]
+#[inline(always)]
 pub fn decode(block: &ControlBlock) -> Exit {
     let (first, second) = (block.exit_information_1, block.exit_information_2);
     match block.exit_code as u32 {
-        0x7b => port(first),
+        PORT => port(first),
         0x7c => {
             if first & 1 == 0 {
                 Exit::ReadMsr
@@ -34,7 +39,6 @@ pub fn decode(block: &ControlBlock) -> Exit {
                 _ => Access::Read,
             },
             during_walk: first >> 33 & 1 == 1,
-            instruction: (0, [0; 15]),
         }),
         code @ 0..=0x0f => Exit::Control(ControlAccess { register: code as u8, write: false, general: None }),
         code @ 0x10..=0x1f => {
@@ -46,7 +50,7 @@ pub fn decode(block: &ControlBlock) -> Exit {
         0x63 => Exit::HostInit,
         0x6f => Exit::ReadPerformanceCounter,
         0x73 => Exit::Unsupported(Unsupported::ResumeFromManagement),
-        0x74 => Exit::NonMaskableWindow,
+        IRET => Exit::NonMaskableWindow,
         0x76 | 0x89 => Exit::CacheInvalidation,
         0x77 => Exit::Pause,
         0x7d => Exit::TaskSwitch,
@@ -62,7 +66,7 @@ pub fn decode(block: &ControlBlock) -> Exit {
 }
 
 /// Reads the information word of an IOIO exit (APM Vol. 2 §15.10.2).
-#[inline]
+#[inline(always)]
 fn port(information: u64) -> Exit {
     let port = (information >> 16) as u16;
     let direction = if information & 1 == 1 { Direction::In } else { Direction::Out };

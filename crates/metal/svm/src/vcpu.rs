@@ -68,7 +68,6 @@ pub struct SvmVcpu<N> {
     in_non_maskable: bool,
     /// The NMI handler's IRET stands here and has not been executed yet.
     returning_at: Option<u64>,
-    port_next: bool,
     next_saved: PhantomData<N>,
 }
 
@@ -95,7 +94,6 @@ impl<N: NextInstruction> SvmVcpu<N> {
             address_space_shared: number >= usable,
             in_non_maskable: false,
             returning_at: None,
-            port_next: false,
             next_saved: PhantomData,
         };
         let (ports, msrs) = permissions::addresses();
@@ -313,7 +311,7 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         self.host_page = 0;
     }
 
-    #[inline]
+    #[inline(always)]
     fn run(&mut self) -> Exit {
         if self.host_page == 0 {
             return Exit::Failed(contracts::EntryFailure { code: 0 });
@@ -328,21 +326,13 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         let cut = block.exit_interruption;
         block.event_injection =
             if cut & event::VALID != 0 && cut & event::TYPE != event::SOFTWARE { cut } else { 0 };
-        let exit = exit::decode(block);
-        match exit {
-            Exit::NonMaskableWindow => {
-                self.in_non_maskable = false;
-                self.returning_at = Some(self.block().rip);
-                self.block_mut().intercepts_3 &= !Intercepts3::IRET.bits();
-            }
-            Exit::Port(_) | Exit::StringPort(_) => {
-                self.port_next = true;
-                return exit;
-            }
-            _ => {}
+        if block.exit_code as u32 == exit::IRET {
+            block.intercepts_3 &= !Intercepts3::IRET.bits();
+            let rip = block.rip;
+            self.in_non_maskable = false;
+            self.returning_at = Some(rip);
         }
-        self.port_next = false;
-        exit
+        exit::decode(self.block())
     }
 
     #[inline(always)]
@@ -370,15 +360,15 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
 
     #[inline(always)]
     fn next_instruction(&self) -> Option<u64> {
-        if self.port_next {
+        let block = self.block();
+        if block.exit_code as u32 == exit::PORT {
             // IN and OUT have always said so (APM Vol. 2 §15.10.2).
-            return Some(self.block().exit_information_2);
+            return Some(block.exit_information_2);
         }
-        let next = self.block().next_instruction;
-        (N::SAVED && next != 0).then_some(next)
+        (N::SAVED && block.next_instruction != 0).then_some(block.next_instruction)
     }
 
-    #[inline]
+    #[inline(always)]
     fn complete(&mut self, next: u64) {
         let block = self.block_mut();
         block.rip = next;
