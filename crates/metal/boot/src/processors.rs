@@ -80,6 +80,12 @@ fn pause(microseconds: u64) {
 /// Where a started processor comes to: on its own stack, with the neutral tables, interrupts masked.
 pub(crate) extern "C" fn arrive() -> ! {
     let cpu = block::current();
+    // From here on a fault is named.
+    // SAFETY: The block is mapped, zeroed and this processor's own; the interrupt descriptor table was filled with stacks.
+    unsafe {
+        block::load(cpu);
+        interrupt::load();
+    }
     let features = Features::probe();
     let first = FIRST.load(Ordering::Acquire);
     // SAFETY: The first processor stored a pointer to what lives until every processor that is being started has answered.
@@ -92,12 +98,9 @@ pub(crate) extern "C" fn arrive() -> ! {
         STAGE.store(DIFFERENT, Ordering::Release);
         cpu::halt();
     }
-    // SAFETY: The features are this processor's. Its block is mapped, zeroed and its own; the interrupt descriptor table was filled
-    // with stacks; the local APIC's page is mapped if it is used.
+    // SAFETY: The features are this processor's; the local APIC's page is mapped if it is used.
     unsafe {
         cpu::control::prepare(&features);
-        block::load(cpu);
-        interrupt::load();
         apic::prepare(&features);
     }
     STAGE.store(ARRIVED, Ordering::Release);

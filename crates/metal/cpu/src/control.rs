@@ -13,7 +13,7 @@ const PAGE_ATTRIBUTES: u64 = 0x0007_0406_0007_0406;
 ///
 /// # Safety
 ///
-/// `features` is what this processor says. Its page tables have reserved bits clear if it has no NX.
+/// The interrupt descriptor table is loaded, and `features` is what this processor says. Its page tables have reserved bits clear if it has no NX.
 pub unsafe fn prepare(features: &Features) {
     // SAFETY: Long mode with paging is on and stays on. WP only makes writes fault that are a bug of ours; NXE only gives a
     // meaning to bit 63 of table entries; the CR4 bits are announced in CPUID, and guard nothing that the hypervisor does: it

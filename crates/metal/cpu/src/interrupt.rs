@@ -82,6 +82,20 @@ mod stubs {
         jmp ringfence_exception
         .endr
         ringfence_exception:
+        # Vector, error code, RIP. A #GP at the one RDMSR that may fault is mended.
+        cmp qword ptr [rsp], 13
+        jne 2f
+        push rax
+        lea rax, [rip + ringfence_read_checked_fault]
+        cmp qword ptr [rsp + 24], rax
+        jne 3f
+        lea rax, [rip + ringfence_read_checked_resume]
+        mov qword ptr [rsp + 24], rax
+        pop rax
+        add rsp, 16
+        iretq
+        3: pop rax
+        2:
         push rax
         push rbx
         push rcx

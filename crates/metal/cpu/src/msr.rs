@@ -1,6 +1,33 @@
 //! Model-specific registers. Numbers are in the crate `x86`.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
+
+// RDMSR that may fault: the handler of #GP knows its address and goes on at the other label.
+global_asm!(
+    r#"
+    .pushsection .text.ringfence_read_checked, "ax", @progbits
+    .global ringfence_read_checked
+    ringfence_read_checked:
+    mov ecx, edi
+    .global ringfence_read_checked_fault
+    ringfence_read_checked_fault:
+    rdmsr
+    shl rdx, 32
+    or rax, rdx
+    mov qword ptr [rsi], rax
+    mov eax, 1
+    ret
+    .global ringfence_read_checked_resume
+    ringfence_read_checked_resume:
+    xor eax, eax
+    ret
+    .popsection
+    "#
+);
+
+unsafe extern "C" {
+    fn ringfence_read_checked(number: u32, value: *mut u64) -> u32;
+}
 
 /// Reads an MSR.
 ///
@@ -30,4 +57,16 @@ pub unsafe fn write(number: u32, value: u64) {
         asm!("wrmsr", in("ecx") number, in("eax") value as u32, in("edx") (value >> 32) as u32,
             options(nostack, preserves_flags));
     }
+}
+
+/// Reads an MSR that may not be there although CPUID announces it, as on emulators; `None` if it is not.
+///
+/// # Safety
+///
+/// Reading it has no effect. The interrupt descriptor table of [`crate::interrupt`] is loaded.
+pub unsafe fn read_checked(number: u32) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: The function follows the C ABI, writes eight bytes to the pointer or nothing, and its fault is mended by the handler.
+    let there = unsafe { ringfence_read_checked(number, &raw mut value) };
+    (there != 0).then_some(value)
 }
