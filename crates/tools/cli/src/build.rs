@@ -102,9 +102,7 @@ fn image(tree: &Tree, profile: &Profile, output: &Path) -> Result<TempDir, Failu
     let map = target_folder.join(MAP);
     // What lies here afterwards is of this link; if nothing had to be linked, there is none.
     let _ = fs::remove_file(&map);
-    let mut cargo = toolchain.cargo(tree, "build", &target_folder);
-    cargo.args(["--package", "image", "--bin", "ringfence-image", "--no-default-features"]);
-    cargo.args(["--features", &profile.parts.join(",")]);
+    let mut cargo = toolchain.image(tree, "build", &target_folder, &profile.parts);
     if let Some(file) = profile.files.first() {
         cargo.env("RINGFENCE_PROFILE", file);
     }
@@ -152,12 +150,13 @@ pub fn iso_of(image: &Path, module: Option<&Path>, iso: &Path) -> Result<(), Fai
     let boot = tree.path().join("boot");
     fs::create_dir_all(boot.join("grub"))?;
     fs::copy(image, boot.join(ELF))?;
-    let mut script = format!("multiboot2 /boot/{ELF}\n");
+    let mut script = vec![format!("multiboot2 /boot/{ELF}")];
     if let Some(module) = module {
         fs::copy(module, boot.join(MODULE))?;
-        script += &format!("module2 /boot/{MODULE}\n");
+        script.push(format!("module2 /boot/{MODULE}"));
     }
-    fs::write(boot.join("grub/grub.cfg"), script + "boot\n")?;
+    script.push("boot\n".to_owned());
+    fs::write(boot.join("grub/grub.cfg"), script.join("\n"))?;
     let progress = Progress::begin("making the CD image");
     let mut command = Command::new("grub-mkrescue");
     // Only what booting takes: no fonts, languages and themes.
@@ -184,11 +183,11 @@ fn publish(stage: &TempDir, output: &Path) -> Result<(), Failure> {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    let mut sums = String::new();
+    let mut sums = Vec::new();
     for name in &names {
-        sums += &format!("{}  {name}\n", digest(&stage.path().join(name))?);
+        sums.push(format!("{}  {name}\n", digest(&stage.path().join(name))?));
     }
-    fs::write(stage.path().join(SUMS), sums)?;
+    fs::write(stage.path().join(SUMS), sums.concat())?;
     fs::create_dir_all(output)?;
     let _ = fs::remove_file(output.join(SUMS));
     // What an earlier build made and this one did not would belong to another image.
@@ -214,7 +213,13 @@ pub fn digest(path: &Path) -> Result<String, Failure> {
             count => hasher.update(buffer.get(..count).unwrap_or_default()),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn tool(command: &mut Command, package: &str) -> Result<(), Failure> {

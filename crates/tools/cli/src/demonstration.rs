@@ -39,7 +39,7 @@ pub fn stage(tree: &Tree, mode: Option<&str>) -> Result<(TempDir, PathBuf), Fail
 
 /// Puts [`KERNEL`] and [`RAM_DISK`] into `folder`, for manifests that lie there.
 pub fn guest_files(tree: &Tree, folder: &Path) -> Result<(), Failure> {
-    let kernel = cached(tree, "vmlinuz-cloud")?;
+    let kernel = kernel(tree)?;
     let busybox = fs::read(cached(tree, "busybox")?)?;
     let init = fs::read(tree.path(INIT))?;
     symlink(kernel, folder.join(KERNEL))?;
@@ -63,6 +63,11 @@ pub fn guest_files(tree: &Tree, folder: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::environment(format!("the RAM disk cannot be made: {error}"), ""))?;
     fs::write(folder.join(RAM_DISK), archive)?;
     Ok(())
+}
+
+/// Debian's cloud kernel, a bzImage.
+pub fn kernel(tree: &Tree) -> Result<PathBuf, Failure> {
+    cached(tree, "vmlinuz-cloud")
 }
 
 /// A file that set-up has put into the cache.

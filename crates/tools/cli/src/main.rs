@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::words::{Command, Words};
-use cli::{Failure, build, run, tree::Tree};
+use cli::{Failure, build, measure, run, setup, test, tree::Tree};
 
 fn main() -> ExitCode {
     let words = Words::parse();
@@ -23,5 +23,8 @@ fn dispatch(words: Words) -> Result<cli::Outcome, Failure> {
     match words.command {
         Command::Build(words) => build::command(&tree, &words),
         Command::Run(words) => run::command(&tree, &words),
+        Command::Test(words) => test::command(&tree, &words),
+        Command::Bench(words) => measure::command(&tree, &words),
+        Command::Setup(words) => setup::command(&tree, &words),
     }
 }

@@ -16,8 +16,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins a piece of work.
+    /// Begins a piece of work, and says so.
     pub fn begin(title: impl Into<String>) -> Self {
+        let progress = Self::begin_quietly(title);
+        if progress.bar.is_none() {
+            eprintln!("{} …", progress.title);
+        }
+        progress
+    }
+
+    /// Begins a piece of work that says a line of its own when it is done.
+    pub fn begin_quietly(title: impl Into<String>) -> Self {
         let title = title.into();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -29,9 +38,6 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        if bar.is_none() {
-            eprintln!("{title} …");
-        }
         Self { bar, title, begun: Instant::now() }
     }
 

@@ -7,12 +7,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bench::{Accelerator, BenchMachine, BootMethod, Emulator, Event, Media, Session, Start};
 use manifest::{Checked, Environment};
 use tempfile::TempDir;
 
+use crate::console::Line;
 use crate::tree::Tree;
 use crate::until::Until;
 use crate::words::{self, RunWords};
@@ -63,18 +65,37 @@ pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
     let (_folder, media) = media(&machine, &image, checked)?;
 
     let until = words.until.as_deref().map(|word| Until::parse(word, &names));
-    let judge = Judge::new(names, until);
-    let boot = Boot { machine: &machine, media, profile: &profile.name, words };
-    let verdict = boot.carry_out(judge)?;
+    let start = Start {
+        accelerator: match words.accelerator {
+            words::Accelerator::Tcg => Accelerator::Tcg,
+            words::Accelerator::Kvm => Accelerator::Kvm,
+            words::Accelerator::Auto => Accelerator::Auto,
+        },
+        // Bochs' clock counts instructions whether it is asked or not.
+        instruction_count: words.icount && machine.emulator == Emulator::Qemu,
+        ..Start::new(media)
+    };
+    let boot = Boot {
+        profile: &profile.name,
+        machine: &machine,
+        start: &start,
+        timeout: words.timeout.map(Duration::from_secs),
+        interactive: words.interactive,
+    };
+    let verdict = boot.carry_out(Judge::new(names, until), |line| print(&line.to_string()))?;
     if words.json {
-        let line = serde_json::to_string(&verdict.report)
-            .map_err(|error| Failure::environment(format!("the report cannot be written: {error}"), ""))?;
-        print(&line);
+        print(&json(&verdict.report)?);
     }
     match verdict.failure {
         Some(failure) => Err(failure),
         None => Ok(Outcome::Holds),
     }
+}
+
+/// A value as one line of JSON.
+pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map_err(|error| Failure::environment(format!("the report cannot be written: {error}"), ""))
 }
 
 fn is_demonstration(tree: &Tree, manifest: &Path) -> bool {
@@ -83,7 +104,7 @@ fn is_demonstration(tree: &Tree, manifest: &Path) -> bool {
 }
 
 /// What a manifest is checked against: the profile, and the machine that it will run on.
-fn environment(profile: &profile::Profile, machine: &BenchMachine) -> Environment {
+pub fn environment(profile: &profile::Profile, machine: &BenchMachine) -> Environment {
     Environment {
         machine_memory: Some(u64::from(machine.memory_mib) << 20),
         machine_cpus: Some(machine.cpus),
@@ -92,7 +113,7 @@ fn environment(profile: &profile::Profile, machine: &BenchMachine) -> Environmen
 }
 
 /// What the machine boots: the image, and the module in a folder of this run's own.
-fn media(machine: &BenchMachine, image: &Path, checked: Checked) -> Result<(TempDir, Media), Failure> {
+pub fn media(machine: &BenchMachine, image: &Path, checked: Checked) -> Result<(TempDir, Media), Failure> {
     let folder = tempfile::Builder::new().prefix("ringfence-run-").tempdir()?;
     let module = folder.path().join(build::MODULE);
     fs::write(&module, checked.into_module())?;
@@ -108,37 +129,36 @@ fn media(machine: &BenchMachine, image: &Path, checked: Checked) -> Result<(Temp
     Ok((folder, media))
 }
 
-struct Boot<'a> {
-    machine: &'a BenchMachine,
-    media: Media,
-    profile: &'a str,
-    words: &'a RunWords,
+/// One run of something on a bench machine.
+pub struct Boot<'a> {
+    /// The profile's name, for the report.
+    pub profile: &'a str,
+    /// The machine.
+    pub machine: &'a BenchMachine,
+    /// What is booted, and how.
+    pub start: &'a Start,
+    /// When it is stopped.
+    pub timeout: Option<Duration>,
+    /// Whether the keyboard is attached, and the console shown as it comes.
+    pub interactive: bool,
 }
 
 impl Boot<'_> {
-    /// Boots, follows the consoles to the end, and gives the verdict.
-    fn carry_out(self, mut judge: Judge) -> Result<Verdict, Failure> {
-        let words = self.words;
-        let start = Start {
-            accelerator: match words.accelerator {
-                words::Accelerator::Tcg => Accelerator::Tcg,
-                words::Accelerator::Kvm => Accelerator::Kvm,
-                words::Accelerator::Auto => Accelerator::Auto,
-            },
-            // Bochs' clock counts instructions whether it is asked or not.
-            instruction_count: words.icount && self.machine.emulator == Emulator::Qemu,
-            ..Start::new(self.media)
-        };
+    /// Boots, gives each line of a console to `show`, which says whether anybody still listens, and judges the end.
+    pub fn carry_out(
+        self,
+        mut judge: Judge,
+        mut show: impl FnMut(&Line) -> bool,
+    ) -> Result<Verdict, Failure> {
         let (sender, messages) = sync_channel::<Message>(QUEUE);
         interrupts(sender.clone())?;
-        let session = Session::start(self.machine, &start, sender.clone())?;
-        let attached = words.interactive.then(|| {
+        let session = Session::start(self.machine, self.start, sender.clone())?;
+        let keyboard = self.interactive.then(|| {
             keyboard::attach(session.input(), move || {
                 let _ = sender.try_send(Message::Interrupt);
             })
         });
-        let mut deadline =
-            words.timeout.map(|seconds| (Instant::now() + Duration::from_secs(seconds), Step::TimeLimit));
+        let mut deadline = self.timeout.map(|limit| (Instant::now() + limit, Step::TimeLimit));
 
         let end = loop {
             let message = match deadline {
@@ -148,17 +168,14 @@ impl Boot<'_> {
             let step = match message {
                 Ok(Message::Machine(Event::Console(bytes))) => {
                     let (lines, step) = judge.console(&bytes);
-                    let shown = if words.interactive {
-                        show(&judge.raw(&bytes))
-                    } else {
-                        lines.iter().all(|line| print(&line.to_string()))
-                    };
+                    let heard =
+                        if self.interactive { raw(&judge.raw(&bytes)) } else { lines.iter().all(&mut show) };
                     // Nobody reads on: there is nothing left to do.
-                    if shown { step } else { Step::Interrupted }
+                    if heard { step } else { Step::Interrupted }
                 }
                 Ok(Message::Machine(Event::Ended(end))) => {
-                    if let (Some(line), false) = (judge.finish(), words.interactive) {
-                        print(&line.to_string());
+                    if let (Some(line), false) = (judge.finish(), self.interactive) {
+                        show(&line);
                     }
                     break judge.machine_ended(&end);
                 }
@@ -176,17 +193,26 @@ impl Boot<'_> {
                 step => break step,
             }
         };
-        drop(attached);
+        drop(keyboard);
         drop(session);
         Ok(judge.verdict(end, self.profile, &self.machine.name))
     }
 }
 
-/// Ctrl-C and the signals that end programs become messages. The queue may be full: then the run is alive, and the next
-/// signal comes through.
+/// Where signals go: to the run that is under way.
+static LISTENER: Mutex<Option<SyncSender<Message>>> = Mutex::new(None);
+
+/// Ctrl-C and the signals that end programs become messages to `sender`. Its queue may be full: then the run is alive, and
+/// the next signal comes through.
 fn interrupts(sender: SyncSender<Message>) -> Result<(), Failure> {
-    ctrlc::set_handler(move || {
-        let _ = sender.try_send(Message::Interrupt);
+    let first = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).replace(sender).is_none();
+    if !first {
+        return Ok(());
+    }
+    ctrlc::set_handler(|| {
+        if let Some(sender) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let _ = sender.try_send(Message::Interrupt);
+        }
     })
     .map_err(|error| Failure::environment(format!("signals cannot be handled: {error}"), ""))
 }
@@ -197,7 +223,7 @@ fn print(line: &str) -> bool {
 }
 
 /// Shows bytes as they are; whether somebody still reads them.
-fn show(bytes: &[u8]) -> bool {
+fn raw(bytes: &[u8]) -> bool {
     let mut output = io::stdout().lock();
     output.write_all(bytes).and_then(|()| output.flush()).is_ok()
 }

@@ -40,11 +40,11 @@ impl Toolchain {
         ))
     }
 
-    /// `cargo SUBCOMMAND` for bare metal, for the image of a profile. Each kind of work has its own target folder, so that
-    /// none throws away what another has built.
-    pub fn cargo(&self, tree: &Tree, subcommand: &str, target_folder: &Path) -> Command {
+    /// `cargo SUBCOMMAND` for bare metal in `folder`. Each kind of work has its own target folder, so that none throws away
+    /// what another has built.
+    pub fn cargo(&self, folder: &Path, subcommand: &str, target_folder: &Path) -> Command {
         let mut command = Command::new("cargo");
-        command.current_dir(tree.root()).env("PATH", &self.search_path).arg(subcommand);
+        command.current_dir(folder).env("PATH", &self.search_path).arg(subcommand);
         command.args(["--release", "--locked", "--target", TARGET, "--target-dir"]).arg(target_folder);
         if self.build_core {
             // Unstable options of a stable compiler: building `core` for a target that came without it.
@@ -55,7 +55,13 @@ impl Toolchain {
                 "build-std-features=compiler-builtins-mem",
             ]);
         }
-        for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        for inherited in [
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "CARGO_BUILD_TARGET",
+            "CARGO_TARGET_DIR",
+        ] {
             command.env_remove(inherited);
         }
         for (name, _) in env::vars_os() {
@@ -64,8 +70,23 @@ impl Toolchain {
                 command.env_remove(name);
             }
         }
-        command.env("CARGO_ENCODED_RUSTFLAGS", flags(tree, target_folder).join("\u{1f}"));
         command
+    }
+
+    /// `cargo SUBCOMMAND` for the image that has exactly these parts.
+    pub fn image(&self, tree: &Tree, subcommand: &str, target_folder: &Path, parts: &[String]) -> Command {
+        let mut command = self.cargo(tree.root(), subcommand, target_folder);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags(tree, target_folder).join("\u{1f}"));
+        command.args(["--package", "image", "--bin", "ringfence-image", "--no-default-features"]);
+        command.args(["--features", &parts.join(",")]);
+        command
+    }
+
+    /// Whether it has clippy.
+    pub fn has_clippy(&self) -> bool {
+        let version =
+            Command::new("cargo").env("PATH", &self.search_path).args(["clippy", "--version"]).output();
+        version.is_ok_and(|output| output.status.success())
     }
 }
 
@@ -102,6 +123,12 @@ fn rustc(search_path: &OsString, arguments: &[&str]) -> Option<String> {
 fn has_target(search_path: &OsString) -> bool {
     rustc(search_path, &["--print", "target-libdir", "--target", TARGET])
         .is_some_and(|folder| Path::new(&folder).is_dir())
+}
+
+/// Whether a program is on the search path.
+pub fn on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// The sources of `core` that the rustc on `search_path` has.

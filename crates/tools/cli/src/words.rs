@@ -27,6 +27,19 @@ pub enum Command {
     #[command(after_help = "Examples:\n  ringfence build lab-amd-npt\n  \
                             ringfence build lab-amd-npt --manifest two.ringfence.toml --format iso --output out")]
     Build(BuildWords),
+    /// Runs everything that CI runs: lints, tests, images, whole systems on bench machines.
+    #[command(
+        after_help = "Examples:\n  ringfence test\n  ringfence test --quick\n  ringfence test --profile lab-amd-npt"
+    )]
+    Test(TestWords),
+    /// Prints what operations cost a guest, in instructions, beside the figures of other hypervisors.
+    #[command(after_help = "Examples:\n  ringfence bench\n  ringfence bench --peers")]
+    Bench(BenchWords),
+    /// Installs what the other commands need, and does nothing else.
+    #[command(
+        after_help = "Examples:\n  ringfence setup\n  ringfence setup --check\n  ringfence setup --yes"
+    )]
+    Setup(SetupWords),
 }
 
 /// The words of `run`.
@@ -85,6 +98,42 @@ pub struct BuildWords {
     /// The folder to write to; without it, target/ringfence/PROFILE.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+}
+
+/// The words of `test`.
+#[derive(Args, Clone, Debug)]
+pub struct TestWords {
+    /// Only what takes less than five minutes: lints, host tests, the demonstration.
+    #[arg(long, conflicts_with = "nightly")]
+    pub quick: bool,
+    /// Also the long runs.
+    #[arg(long)]
+    pub nightly: bool,
+    /// Of the images and the whole systems, only those of this profile.
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+}
+
+/// The words of `bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchWords {
+    /// Also say where the peers' figures come from.
+    #[arg(long)]
+    pub peers: bool,
+    /// Close with one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The words of `setup`.
+#[derive(Args, Clone, Debug)]
+pub struct SetupWords {
+    /// Change nothing: say in plain words what there is and what is missing.
+    #[arg(long)]
+    pub check: bool,
+    /// Use sudo without asking.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What to make bootable.

@@ -180,6 +180,11 @@ impl Profile {
         Ok(())
     }
 
+    /// Whether an image can be built from it; if not, it is there to be inherited from.
+    pub fn is_product(&self, catalogue: &Catalogue) -> bool {
+        self.complete(catalogue).is_ok()
+    }
+
     /// Whether it has the part of that name.
     pub fn has(&self, part: &str) -> bool {
         self.parts.iter().any(|known| known == part)
