@@ -56,6 +56,10 @@ pub struct Boot {
     pub machine: &'static Machine,
     frames: Frames,
     tables: HostTables,
+    /// Where the boot module lies, as it was when the frames were made: what is public above may be changed.
+    module: Option<HostRange>,
+    /// The first processor's features, likewise.
+    probed: Features,
     /// Compartments whose spaces were made, one bit each.
     spaces: [u64; 4],
     /// Processors that run, this one included.
@@ -68,7 +72,7 @@ pub struct Boot {
 impl Boot {
     /// The boot module, if there is one: the first that the loader gave.
     pub fn module(&self) -> Option<&[u8]> {
-        let range = *self.info.modules.first()?;
+        let range = self.module?;
         // SAFETY: The window is mapped until `enter` takes `self`; the module's pages are not among the frames, so that nobody writes
         // them.
         unsafe { memory::boot_slice(range) }
@@ -95,7 +99,7 @@ impl Boot {
     }
 
     fn request<'plan>(&self, plan: &SpacePlan<'plan>) -> Result<SpaceRequest<'plan>, SpaceError> {
-        let module = *self.info.modules.first().ok_or(SpaceError::Request)?;
+        let module = self.module.ok_or(SpaceError::Request)?;
         Ok(SpaceRequest {
             index: plan.index,
             low: plan.low,
@@ -182,7 +186,7 @@ impl Boot {
                     *identifier,
                     (page >> 12) as u8,
                     self.tables.root().get(),
-                    &self.features,
+                    &self.probed,
                 )
             };
             if came {
@@ -343,6 +347,7 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         if info.loader.is_empty() { "a loader without name" } else { &info.loader },
         clock::rate(),
     ));
+    let module = info.modules.first().copied();
     entry::main(Boot {
         info,
         features,
@@ -350,6 +355,8 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         machine: &MACHINE,
         frames,
         tables,
+        module,
+        probed: features,
         spaces: [0; 4],
         started: 1,
         tried: 0,

@@ -3,6 +3,9 @@
 use crate::Features;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
+/// EFER.AIBRSE: what less privileged code or a guest taught the branch predictors does not steer the hypervisor
+/// (APM Vol. 2 §3.1.7).
+const AUTOMATIC_IBRS: u64 = 1 << 21;
 /// The page attribute table after reset (APM Vol. 2 §7.8.1): the page tables are written for it.
 const PAGE_ATTRIBUTES: u64 = 0x0007_0406_0007_0406;
 
@@ -21,6 +24,10 @@ pub unsafe fn prepare(features: &Features) {
     unsafe {
         if features.nx {
             Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE);
+        }
+        if features.automatic_ibrs {
+            let efer = crate::msr::read(x86::msr::EFER);
+            crate::msr::write(x86::msr::EFER, efer | AUTOMATIC_IBRS);
         }
         let mut cr0 = Cr0::read();
         cr0 |= Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR;

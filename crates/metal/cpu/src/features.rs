@@ -91,7 +91,7 @@ pub struct Features {
     pub ssbd: bool,
     /// SSBD through VIRT_SPEC_CTRL (leaf 8000_0008 EBX bit 25).
     pub virtual_ssbd: bool,
-    /// AMD: IBRS may stay on always (leaf 8000_0008 EBX bit 18).
+    /// Automatic IBRS: EFER bit 21 (leaf 8000_0021 EAX bit 8).
     pub automatic_ibrs: bool,
     /// LFENCE always waits for earlier instructions (leaf 8000_0021 EAX bit 2).
     pub lfence_serializes: bool,
@@ -176,7 +176,7 @@ impl Features {
             stibp: bit(e8.ebx, 15) || bit(seven.edx, 27),
             ssbd: bit(e8.ebx, 24) || bit(seven.edx, 31),
             virtual_ssbd: bit(e8.ebx, 25),
-            automatic_ibrs: bit(e8.ebx, 18),
+            automatic_ibrs: bit(e21.eax, 8),
             lfence_serializes: bit(e21.eax, 2),
             apic_id,
             thread_bits,

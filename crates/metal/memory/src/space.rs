@@ -176,9 +176,10 @@ fn payload_pages(request: &SpaceRequest<'_>) -> Result<Vec<(u64, u64), MOST_PAYL
     for (offset, length) in request.payloads {
         let start = (slack + offset) & !(PAGE_4K - 1);
         let end = (slack + offset + length).next_multiple_of(PAGE_4K);
-        pages.push((start, end)).map_err(|_| SpaceError::Payloads)?;
+        // Sorted as they come: few, and mostly in order already.
+        let place = pages.iter().position(|(other, _)| *other > start).unwrap_or(pages.len());
+        pages.insert(place, (start, end)).map_err(|_| SpaceError::Payloads)?;
     }
-    pages.sort_unstable();
     let mut merged: Vec<(u64, u64), MOST_PAYLOADS> = Vec::new();
     for (start, end) in pages {
         match merged.last_mut() {

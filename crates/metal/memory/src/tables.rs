@@ -277,7 +277,7 @@ pub(crate) mod tests {
             (0x1f_f000, 0x40_2000),
             (0x3fff_f000, 0x2000),
             (0, 0x1000),
-            (0x1000, 0x1_0000_0000),
+            (0x1000, 0x1000_0000),
         ] {
             let (mut paper, root) = paper();
             paper.limit = 5_000;
