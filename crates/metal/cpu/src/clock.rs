@@ -248,15 +248,15 @@ mod tests {
     use super::*;
 
     /// A simulated TSC of `rate` kHz read against the ACPI timer, with a bracket of some 900 ticks that a thread switch widens
-    /// now and then.
-    fn simulated(rate: u64, begin: u64, seed: u64) -> [Sample; SAMPLES] {
+    /// once in `every` readings.
+    fn simulated(rate: u64, begin: u64, seed: u64, every: usize) -> [Sample; SAMPLES] {
         let mut samples = [Sample::default(); SAMPLES];
         let mut now = begin;
         let mut noise = seed;
         for (index, sample) in samples.iter_mut().enumerate() {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let jitter = noise >> 57;
-            let spoiled = if index % 7 == 3 { 3_000_000 } else { 0 };
+            let spoiled = if index % every == 3 { 3_000_000 } else { 0 };
             sample.before = now;
             // The reading happens in the middle of a tight bracket, at the start of a spoiled one.
             let at = now + 400 + jitter / 2;
@@ -275,9 +275,9 @@ mod tests {
                 // Begins shortly before the 24-bit timer wraps.
                 let begin =
                     (0xff_f000u128 * 279_365_115 * u128::from(rate) / 1_000_000_000_000) as u64 + seed * 977;
-                let first = simulated(rate, begin, seed);
+                let first = simulated(rate, begin, seed, 7);
                 let start = (first[0].before, first[0].reference);
-                let second = simulated(rate, first[SAMPLES - 1].after + 5 * rate, seed + 1_000);
+                let second = simulated(rate, first[SAMPLES - 1].after + 5 * rate, seed + 1_000, 5);
                 let measured =
                     kilohertz(mean(&first, start, 0xff_ffff), mean(&second, start, 0xff_ffff), 279_365_115)
                         .unwrap();
