@@ -8,10 +8,11 @@
 //! Three rules keep every vCPU's wait finite, whatever the others do:
 //!
 //! - **Nobody saves up.** A vCPU that becomes ready is put at most half a slice behind the one that is furthest behind of those who
-//!   compete with it, and at most a slice before the one that is furthest ahead.
+//!   compete with it.
 //! - **Nobody lags behind.** Who is chosen is put at most two slices, as the other's weight counts them, behind each one that has
 //!   to wait for it. (A vCPU whose weight asks for more than a whole processor would fall back for ever, and so would those who
-//!   share a processor with many pinned ones; they would keep others out when the load changes.)
+//!   share a processor with many pinned ones; they would keep others out when the load changes. For the same reason nobody pays
+//!   for having had a processor alone.)
 //! - **Nobody starts anew.** A retired vCPU's virtual time stays in its slot, so a compartment that restarts in a storm
 //!   gains nothing.
 //!
@@ -71,7 +72,7 @@ struct Entry {
     last: u8,
     /// Virtual ticks in a tick, [`FRACTION`] fractional bits.
     pace: u64,
-    /// How far it has come. Wraps; only differences mean anything.
+    /// How far it has come; never goes back. Wraps; only differences mean anything.
     virtual_time: u64,
     /// The processors where it may run, a bit each.
     allowed: u64,
@@ -184,8 +185,8 @@ struct Choice {
 struct Field {
     /// The one furthest ahead, and where it runs.
     foremost: Option<(u64, usize)>,
-    /// The least and the greatest virtual time among all competitors, ready ones included.
-    range: Option<(u64, u64)>,
+    /// The least virtual time among all competitors, ready ones included.
+    least: Option<u64>,
 }
 
 impl<const VCPUS: usize> State<VCPUS> {
@@ -205,16 +206,12 @@ impl<const VCPUS: usize> State<VCPUS> {
 
     /// How those stand who compete with a vCPU that may run on `allowed`.
     fn field(&self, allowed: u64, now: HostTime) -> Field {
-        let mut field = Field { foremost: None, range: None };
-        let widen = |range: Option<(u64, u64)>, time: u64| match range {
-            None => Some((time, time)),
-            Some((least, _)) if ahead(time, least) < 0 => range.map(|(_, most)| (time, most)),
-            Some((least, most)) => Some((least, if ahead(time, most) > 0 { time } else { most })),
-        };
+        let mut field = Field { foremost: None, least: None };
+        let lower = |least: Option<u64>, time| least.filter(|least| ahead(time, *least) >= 0).or(Some(time));
         for cpu in processors(self.processors_present & !self.idle) {
             let Some((time, entry)) = self.progress(cpu, now) else { continue };
             if entry.allowed & allowed != 0 {
-                field.range = widen(field.range, time);
+                field.least = lower(field.least, time);
             }
             if allowed & 1 << cpu != 0 && field.foremost.is_none_or(|(most, _)| ahead(time, most) > 0) {
                 field.foremost = Some((time, cpu));
@@ -224,24 +221,21 @@ impl<const VCPUS: usize> State<VCPUS> {
             if let Some(entry) = self.entries.get(slot)
                 && entry.allowed & allowed != 0
             {
-                field.range = widen(field.range, entry.virtual_time);
+                field.least = lower(field.least, entry.virtual_time);
             }
         }
         field
     }
 
-    /// Makes a halted vCPU ready, and puts it where it neither has saved up nor pays for times long past.
+    /// Makes a halted vCPU ready, and puts it where it has not saved up.
     fn make_ready(&mut self, slot: usize, field: &Field) {
         let slice = self.slice;
         self.sleepers.remove(slot);
         let Some(entry) = self.entries.get_mut(slot) else { return };
-        if let Some((least, most)) = field.range {
+        if let Some(least) = field.least {
             let lowest = least.wrapping_sub(entry.virtual_ticks(slice / 2));
-            let highest = most.wrapping_add(entry.virtual_ticks(slice));
             if ahead(entry.virtual_time, lowest) < 0 {
                 entry.virtual_time = lowest;
-            } else if ahead(entry.virtual_time, highest) > 0 {
-                entry.virtual_time = highest;
             }
         }
         entry.status = Status::Ready;

@@ -243,6 +243,7 @@ fn who_asks_for_more_than_a_processor_does_not_keep_it_from_the_others_later() {
 #[test]
 fn who_comes_from_a_crowded_processor_does_not_shut_out_the_pinned_of_another() {
     let mut machine = Machine::<16>::new(2, 0, 3);
+    let others = [0; 3].map(|_| machine.admit(computing(100)));
     let pinned = |cpu| Guest { weight: 100, pinned: Some(cpu), life: Life::Compute };
     for _ in 0..6 {
         machine.add(pinned(0));
@@ -251,8 +252,8 @@ fn who_comes_from_a_crowded_processor_does_not_shut_out_the_pinned_of_another() 
     let alone = machine.add(pinned(1));
     machine.run(20_000 * MILLISECOND);
     machine.vcpus[alone].longest_wait = 0;
-    for _ in 0..3 {
-        machine.add(computing(100));
+    for other in others {
+        machine.post(other);
     }
     machine.run(2_000 * MILLISECOND);
     let waited = machine.vcpus[alone].longest_wait;

@@ -40,6 +40,8 @@ pub struct Vcpu {
     /// Ticks until it does what follows in its life.
     left: u64,
     running: bool,
+    /// Where it ran last.
+    last: usize,
     /// Since when it wants a processor.
     pub ready_since: Option<u64>,
     wake_at: Option<u64>,
@@ -104,7 +106,15 @@ impl<const VCPUS: usize> Machine<VCPUS> {
         ticks / 2 + self.random(ticks.max(1)) + 1
     }
 
+    /// Adds a vCPU that runs from now on: woken, as a compartment's first vCPU is by its start.
     pub fn add(&mut self, guest: Guest) -> usize {
+        let index = self.admit(guest);
+        self.post(index);
+        index
+    }
+
+    /// Adds a vCPU that waits for mail.
+    pub fn admit(&mut self, guest: Guest) -> usize {
         let index = self.vcpus.len();
         let name = VcpuName { compartment: (index / 4) as u8, vcpu: (index % 4) as u8 };
         assert!(self.scheduler.admit(name, guest.weight, guest.pinned.map(CpuIndex)));
@@ -119,6 +129,7 @@ impl<const VCPUS: usize> Machine<VCPUS> {
             ran: 0,
             left,
             running: false,
+            last: 0,
             ready_since: None,
             wake_at: None,
             mail: None,
@@ -127,8 +138,6 @@ impl<const VCPUS: usize> Machine<VCPUS> {
             longest_wait: 0,
             longest_mail: 0,
         });
-        // It begins as a compartment's first vCPU does: woken by its start.
-        self.post(index);
         index
     }
 
@@ -291,6 +300,7 @@ impl<const VCPUS: usize> Machine<VCPUS> {
                 assert!(since.is_some() || vcpu.excused, "{name:?} is not ready");
                 vcpu.longest_wait = vcpu.longest_wait.max(now - since.unwrap_or(now));
                 (vcpu.running, vcpu.excused, vcpu.wake_at) = (true, false, None);
+                vcpu.last = cpu;
                 self.take_mail(index);
                 let processor = &mut self.cpus[cpu];
                 (processor.running, processor.idle) = (Some(index), false);
@@ -299,13 +309,17 @@ impl<const VCPUS: usize> Machine<VCPUS> {
         }
     }
 
-    /// With no kick under way, nobody who is ready waits beside a processor that idles, and a processor that others wait for has
-    /// an end of its turn ahead.
+    /// With no kick under way, nobody who is ready waits beside a processor that idles, a processor that others wait for has an end
+    /// of its turn ahead, and a sleeper's last processor is armed for its timer.
     fn check(&self) {
         if self.cpus.iter().any(|cpu| cpu.kick_at.is_some()) {
             return;
         }
         for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if let Some(time) = vcpu.wake_at.filter(|time| !vcpu.running && *time > self.now) {
+                let until = self.cpus[vcpu.last].until;
+                assert!(until.is_some_and(|until| until <= time), "nobody looks after the timer of {index}");
+            }
             if vcpu.running || vcpu.ready_since.is_none() {
                 continue;
             }
