@@ -294,3 +294,33 @@ impl ClockPageChoice for Absent {
         [0; 12]
     }
 }
+
+/// What stands in each role of a product where its part is left out, under the name of the role. The image's table of contents takes
+/// all of these in at once, and a part's two lines there hide the one of its role: a part that is removed with its lines leaves a tree
+/// that builds.
+pub mod roles {
+    use super::{Absent, NoScheduler};
+
+    /// The processor does not say where the next instruction begins.
+    pub type NextInstruction = Absent;
+    /// No scheduler.
+    pub type Schedule<const VCPUS: usize> = NoScheduler<VCPUS>;
+    /// No local APIC.
+    pub type LocalApic = Absent;
+    /// No I/O APIC.
+    pub type IoApic = Absent;
+    /// No PIC.
+    pub type Pic = Absent;
+    /// No interval timer.
+    pub type Pit = Absent;
+    /// No real-time clock.
+    pub type Rtc = Absent;
+    /// No serial port.
+    pub type Uart = Absent;
+    /// No power switch.
+    pub type AcpiPower = Absent;
+    /// No PCI bus.
+    pub type PciHost = Absent;
+    /// No clock page.
+    pub type ClockPage = Absent;
+}

@@ -18,7 +18,7 @@ pub struct Product;
 impl Image for Product {
     type Vcpu = <parts::BackEnd as backend::BackEnd>::Vcpu;
     type Host = boot::Machine;
-    type Scheduler = parts::ScheduleStatic<ALL_VCPUS>;
+    type Scheduler = parts::Schedule<ALL_VCPUS>;
     type LocalApic = parts::LocalApic;
     type IoApic = parts::IoApic;
     type LegacyPic = parts::Pic;

@@ -1,7 +1,7 @@
 //! What the image asks of a virtualization back end and of a second stage while it builds compartments.
 //!
-//! Row 3 (metal): these speak of frames and of processors, which the contracts do not know. [`Absent`] stands where a profile has
-//! none: it names what is missing, and nothing can be built with it.
+//! Row 3 (metal): these speak of frames and of processors, which the contracts do not know. [`NoBackEnd`] and [`NoStage`] stand where a profile has
+//! none: they name what is missing, and nothing can be built with them.
 #![no_std]
 
 use address::HostPhysical;
@@ -52,10 +52,21 @@ pub trait Stage: SecondStage<Frames = OwnedFrames> + Sized {
     fn root(&self) -> HostPhysical;
 }
 
-/// No back end, no second stage.
-pub struct Absent;
+/// No back end.
+pub struct NoBackEnd;
 
-impl BackEnd for Absent {
+/// No second stage.
+pub struct NoStage;
+
+/// What stands in the roles of metal where their parts are left out; see [`contracts::absent::roles`].
+pub mod roles {
+    /// No back end.
+    pub type BackEnd = super::NoBackEnd;
+    /// No second stage.
+    pub type Stage = super::NoStage;
+}
+
+impl BackEnd for NoBackEnd {
     type Vcpu = contracts::absent::NoVcpu;
 
     fn missing(_: &Features) -> Option<&'static str> {
@@ -79,7 +90,7 @@ impl BackEnd for Absent {
     }
 }
 
-impl SecondStage for Absent {
+impl SecondStage for NoStage {
     type Frames = OwnedFrames;
 
     fn map(
@@ -109,7 +120,7 @@ impl SecondStage for Absent {
     }
 }
 
-impl Stage for Absent {
+impl Stage for NoStage {
     fn missing(_: &Features) -> Option<&'static str> {
         Some("this image has no second stage: its profile names neither part npt nor part ept")
     }

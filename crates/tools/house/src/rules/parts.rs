@@ -56,15 +56,8 @@ pub fn check(tree: &Tree) -> Outcome {
                 ));
             }
             let found = conditions.get(*name).copied().unwrap_or_default();
-            if found.with == 0 || found.without == 0 {
-                places.push(Place::new(
-                    PARTS,
-                    0,
-                    format!(
-                        "the part {name} has {} conditions with it and {} without it, and needs one each",
-                        found.with, found.without
-                    ),
-                ));
+            if found.with == 0 {
+                places.push(Place::new(PARTS, 0, format!("the part {name} has no condition with it")));
             }
         }
         for name in conditions.keys() {
@@ -88,7 +81,7 @@ pub fn check(tree: &Tree) -> Outcome {
             format!("{} parts; {PARTS} is not there to be compared", parts.len())
         },
         places,
-        remedy: "give the crate, its folder and the image's feature the same name, make it an optional dependency of the image, and give it its two lines, the real type and the absent one; docs/add-a-part.md shows each step",
+        remedy: "give the crate, its folder and the image's feature the same name, make it an optional dependency of the image, and give it its two lines, the condition and the real type; docs/add-a-part.md shows each step",
     }
 }
 
@@ -104,11 +97,10 @@ fn part_features(image: &Crate) -> BTreeSet<String> {
     features
 }
 
-/// How often a feature is asked for.
+/// How often a feature is asked for: outside `not(…)`.
 #[derive(Copy, Clone, Default, Debug)]
 struct Conditions {
     with: usize,
-    without: usize,
 }
 
 /// The features that a file's conditions ask for, inside `not(…)` and outside.
@@ -128,9 +120,7 @@ fn conditions(source: &Source) -> BTreeMap<String, Conditions> {
                 if index >= 2 && source.matches(index - 2, &[word("feature"), Token::Sign('=')]) =>
             {
                 let entry = found.entry(name.trim_matches('"').to_owned()).or_default();
-                if negations.iter().filter(|negation| **negation).count() % 2 == 1 {
-                    entry.without += 1;
-                } else {
+                if negations.iter().filter(|negation| **negation).count() % 2 == 0 {
                     entry.with += 1;
                 }
             }
