@@ -92,6 +92,10 @@ fn a_checksum_may_be_taken_in_pieces_and_is_not_a_sum() {
     swapped.extend_from_slice(&bytes[16..]);
     assert_ne!(Checksum::new().with(&swapped), whole);
     assert_ne!(Checksum::new().with(&bytes[..248]), whole);
+    // Changes of the highest bits, which a multiplication alone would keep there, do not cancel out.
+    let mut twice = bytes;
+    (twice[7], twice[15]) = (twice[7] ^ 0x80, twice[15] ^ 0x80);
+    assert_ne!(Checksum::new().with(&twice), whole);
 }
 
 #[test]

@@ -389,9 +389,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// The one of `words` that is nearest to `word`, if any is near enough to be meant.
 pub(crate) fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
-    let word: String =
-        word.chars().take(40).map(|character| if character == '_' { '-' } else { character }).collect();
-    let word = word.to_lowercase();
+    let word = word.chars().take(40).collect::<String>().to_lowercase();
     words
         .iter()
         .map(|candidate| (distance(&word, candidate), *candidate))
