@@ -1,6 +1,6 @@
 //! Devices are state machines: an access and the time go in, a value and [`Effects`] come out.
 
-use crate::{Effects, GuestMemory, GuestTime};
+use crate::{Effects, GuestMemory, GuestTime, Timer};
 use x86::Width;
 
 /// Ports `first` to `last`, both included.
@@ -148,7 +148,7 @@ impl<D: Device> Attached<D> {
         access: impl FnOnce(&mut D, &mut Context<'_>) -> R,
     ) -> R {
         let result = access(&mut self.device, context);
-        if let Some(deadline) = context.effects.take_timer() {
+        if let Timer::Set(deadline) = context.effects.take_timer() {
             self.deadline = deadline;
         }
         result

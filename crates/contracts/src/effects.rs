@@ -30,6 +30,16 @@ pub enum Effect {
     Power(Power),
 }
 
+/// What an access said of the device's timer.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Timer {
+    /// Nothing: it stays as it is.
+    #[default]
+    Unchanged,
+    /// It goes off then, or never.
+    Set(Option<GuestTime>),
+}
+
 /// At most this many wishes fit one access; a device that wants more says so through [`Effects::overflowed`].
 const CAPACITY: usize = 24;
 
@@ -37,7 +47,7 @@ const CAPACITY: usize = 24;
 #[derive(Debug, Default)]
 pub struct Effects {
     list: Vec<Effect, CAPACITY>,
-    timer: Option<Option<GuestTime>>,
+    timer: Timer,
     timers_changed: bool,
     overflowed: bool,
 }
@@ -46,7 +56,7 @@ impl Effects {
     /// No wishes yet.
     #[inline]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), timer: None, timers_changed: false, overflowed: false }
+        Self { list: Vec::new(), timer: Timer::Unchanged, timers_changed: false, overflowed: false }
     }
 
     /// Adds a wish. One that does not fit is dropped and remembered as overflow: a fault of the device model, which
@@ -67,7 +77,7 @@ impl Effects {
     /// Sets the device's one timer to go off at `deadline`, or never. The last word of an access counts.
     #[inline]
     pub fn timer(&mut self, deadline: Option<GuestTime>) {
-        self.timer = Some(deadline);
+        self.timer = Timer::Set(deadline);
         self.timers_changed = true;
     }
 
@@ -79,8 +89,8 @@ impl Effects {
 
     /// Takes what was said about the timer, if anything.
     #[inline]
-    pub fn take_timer(&mut self) -> Option<Option<GuestTime>> {
-        self.timer.take()
+    pub fn take_timer(&mut self) -> Timer {
+        core::mem::take(&mut self.timer)
     }
 
     /// Whether there is nothing in the list.
@@ -102,7 +112,7 @@ impl Effects {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.list.clear();
-        self.timer = None;
+        self.timer = Timer::Unchanged;
     }
 
     /// Whether a wish was ever dropped.

@@ -20,7 +20,7 @@ mod time;
 mod vcpu;
 
 pub use device::{Attached, Context, Device, DeviceSet, MemoryRange, Platform, PortRange, Savable};
-pub use effects::{Effect, Effects, Power};
+pub use effects::{Effect, Effects, Power, Timer};
 pub use exit::{
     Access, ControlAccess, Direction, EntryFailure, Exit, MemoryExit, PortExit, StringPortExit, Unsupported,
 };

@@ -18,7 +18,7 @@ impl Board {
         let mut effects = Effects::new();
         let mut context = Context { now: GuestTime(0), effects: &mut effects, memory: &self.memory };
         let result = act(&mut self.host, &mut context);
-        assert!(effects.is_empty() && effects.take_timer().is_none());
+        assert!(effects.is_empty() && effects.take_timer() == contracts::Timer::Unchanged);
         result
     }
 

@@ -34,6 +34,7 @@ macro_rules! address {
 
             /// The address `bytes` further on, or `None` past the end of the 64-bit space.
             #[inline]
+            #[must_use]
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {
                     Some(sum) => Some(Self(sum)),
@@ -43,6 +44,7 @@ macro_rules! address {
 
             /// The first byte of the `size`-byte page that holds this address; `size` is a power of two.
             #[inline]
+            #[must_use]
             pub const fn align_down(self, size: u64) -> Self {
                 Self(self.0 & !(size - 1))
             }
