@@ -139,6 +139,14 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     if let Err(refusal) = plan::read_into(module, module.len() as u64, plan) {
         return refuse(format_args!("{refusal}"));
     }
+    let payloads_hold = plan::payloads(module).is_some_and(|payloads| {
+        module
+            .get(payloads.start as usize..)
+            .is_some_and(|bytes| plan::Checksum::new().with(bytes).value() == payloads.checksum)
+    });
+    if !payloads_hold {
+        return refuse(format_args!("{}", plan::Refusal::Payloads));
+    }
     if plan.compartments.len() > COMPARTMENTS {
         return refuse(format_args!(
             "the plan has {} compartments; profile {} holds {COMPARTMENTS}",
