@@ -1,0 +1,306 @@
+//! The demonstration's product: more vCPUs than CPUs, time slices.
+
+use std::fs;
+use std::process::Command;
+
+use crate::system::{Guests, LIMIT, Ran, between, run, start};
+
+const PROFILE: &str = "lab-amd-npt";
+
+/// Runs the profile with these guests and words.
+fn guests(guests: &Guests, words: &[&str]) -> Ran {
+    let all =
+        [&["run", PROFILE, "--manifest", guests.manifest(), "--timeout", LIMIT, "--json"], words].concat();
+    run(&all)
+}
+
+/// Two unmodified Debian kernels at the same time: two processors each, nothing of the other to be seen, and a proper end.
+#[test]
+fn demonstration() {
+    let ran = run(&["run", "--timeout", LIMIT, "--json"]);
+    ran.expect_code(0);
+    assert_eq!(ran.json["profile"], PROFILE);
+    assert_eq!(ran.json["bench_machine"], "qemu-amd-epyc");
+    assert_eq!(ran.json["result"], "ended");
+    for name in ["office", "banking"] {
+        ran.find(name, &format!("Hello from {name}: Linux 6.1"));
+        ran.find(name, "2 processors");
+        ran.find(name, "isolation holds");
+        assert_eq!(ran.count(name, "FAILED"), 0, "{}", ran.transcript());
+        let compartment = ran.compartment(name);
+        assert_eq!(compartment["state"], "shut-down");
+        assert_eq!(compartment["restarts"], 0);
+        let exits = compartment["exits"].as_object().unwrap();
+        assert!(exits.values().map(|count| count.as_u64().unwrap()).sum::<u64>() > 1000, "{exits:?}");
+        assert_eq!(compartment["audit"]["malformed"], 0);
+    }
+    // At the same time: each greets before the other has ended.
+    for (one, other) in [("office", "banking"), ("banking", "office")] {
+        assert!(
+            ran.find(one, "Hello").at < ran.find(other, "switching the power off").at,
+            "{}",
+            ran.transcript()
+        );
+    }
+    // Nothing but console lines and the JSON on standard output.
+    assert_eq!(
+        ran.lines
+            .iter()
+            .filter(|line| !["office", "banking", "ringfence"].contains(&line.name.as_str()))
+            .count(),
+        0
+    );
+}
+
+/// A guest's clock goes as the host's does, under time slices, while the neighbour takes what it can get.
+#[test]
+fn clocks_go_as_the_hosts() {
+    let both = Guests::new(&[
+        ("office", "vcpus = 2", "ringfence.mode=spin ringfence.seconds=15"),
+        ("banking", "vcpus = 2", "ringfence.mode=uptime ringfence.seconds=12"),
+    ]);
+    let ran = guests(&both, &[]);
+    ran.expect_code(0);
+    let times = ran
+        .console("banking")
+        .filter_map(|line| Some((line, line.text.strip_prefix("time ")?.parse::<f64>().ok()?)));
+    let times = times.collect::<Vec<_>>();
+    assert!(times.len() >= 12, "{}", ran.transcript());
+    let (first, begin) = times.first().unwrap();
+    let (last, end) = times.last().unwrap();
+    let host = between(first, last).as_secs_f64();
+    let guest = end - begin;
+    assert!(times.windows(2).all(|pair| pair[0].1 < pair[1].1), "time goes forward: {}", ran.transcript());
+    // Lines arrive late on a busy host; a clock that drifts is off by more over these seconds.
+    assert!(
+        (guest - host).abs() < 0.5 + host * 0.03,
+        "{guest} s in the guest were {host} s\n{}",
+        ran.transcript()
+    );
+    for name in ["office", "banking"] {
+        assert_eq!(ran.count(name, "unstable"), 0, "{}", ran.transcript());
+    }
+}
+
+/// How many units of work a compartment says that it has done.
+fn units(ran: &Ran, name: &str) -> f64 {
+    let text = &ran.find(name, "computed ").text;
+    text.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Two compartments that take what they can get receive what their shares say.
+#[test]
+fn shares_are_kept() {
+    let spin = "ringfence.mode=spin ringfence.seconds=20";
+    let even = Guests::new(&[("office", "vcpus = 2", spin), ("banking", "vcpus = 2", spin)]);
+    let ran = guests(&even, &[]);
+    ran.expect_code(0);
+    let ratio = units(&ran, "office") / units(&ran, "banking");
+    assert!((0.7..1.43).contains(&ratio), "equal shares did work at {ratio}\n{}", ran.transcript());
+
+    let uneven = Guests::new(&[
+        ("office", "vcpus = 2\nshare = 300", spin),
+        ("banking", "vcpus = 2\nshare = 100", spin),
+    ]);
+    let ran = guests(&uneven, &[]);
+    ran.expect_code(0);
+    // While both run it is three; where one computes alone for a while at the beginning or the end, it is less.
+    let ratio = units(&ran, "office") / units(&ran, "banking");
+    assert!((1.6..4.0).contains(&ratio), "shares of 3 to 1 did work at {ratio}\n{}", ran.transcript());
+}
+
+/// A compartment that resets boots again, and again, and its neighbour's time goes on.
+#[test]
+fn a_reset_compartment_boots_again() {
+    let both = Guests::new(&[
+        ("office", "vcpus = 2\non-reset = \"restart\"", "ringfence.mode=reset"),
+        ("banking", "vcpus = 2", "ringfence.mode=clock"),
+    ]);
+    let running = start(&["run", PROFILE, "--manifest", both.manifest(), "--timeout", LIMIT, "--json"]);
+    running.wait_for("office", "Hello from office", 3);
+    running.interrupt();
+    let ran = running.wait();
+    ran.expect_code(0);
+    assert_eq!(ran.json["result"], "interrupted");
+    assert_eq!(ran.compartment("office")["state"], "running");
+    assert!(ran.count("ringfence", "office resets and starts again") >= 2, "{}", ran.transcript());
+    // What is left of one boot does not hinder the next: all of them see the same.
+    let greetings = ran.console("office").filter(|line| line.text.contains("Hello")).collect::<Vec<_>>();
+    assert!(greetings.iter().all(|line| line.text == greetings[0].text), "{}", ran.transcript());
+    assert_eq!(ran.count("banking", "Hello"), 1);
+    let times =
+        ran.console("banking").filter_map(|line| line.text.strip_prefix("time ")?.parse::<f64>().ok());
+    let times = times.collect::<Vec<_>>();
+    assert!(times.len() >= 5 && times.windows(2).all(|pair| pair[0] < pair[1]), "{}", ran.transcript());
+}
+
+/// A compartment that resets, and by its manifest stays down, is in the state `reset`; that is no failure.
+#[test]
+fn a_reset_can_be_the_end() {
+    let both = Guests::new(&[
+        ("office", "vcpus = 1\non-reset = \"stop\"", "ringfence.mode=reset"),
+        ("banking", "vcpus = 1", "ringfence.mode=uptime ringfence.seconds=3"),
+    ]);
+    let ran = guests(&both, &[]);
+    ran.expect_code(0);
+    assert_eq!(ran.compartment("office")["state"], "reset");
+    assert_eq!(ran.compartment("office")["restarts"], 0);
+    assert_eq!(ran.compartment("banking")["state"], "shut-down");
+    assert_eq!(ran.count("office", "Hello"), 1);
+}
+
+/// A compartment that triple-faults is stopped with that reason; its neighbour does not notice; the exit code says it.
+#[test]
+fn a_triple_fault_stops_that_compartment_only() {
+    let both = Guests::new(&[
+        // Linux' own way to reset by a triple fault.
+        ("office", "vcpus = 2", "ringfence.mode=reset reboot=t"),
+        ("banking", "vcpus = 2", "ringfence.mode=uptime ringfence.seconds=3"),
+    ]);
+    let ran = guests(&both, &[]);
+    ran.expect_code(1);
+    assert_eq!(ran.json["result"], "failed");
+    let office = ran.compartment("office");
+    assert_eq!(office["state"], "stopped", "{}", ran.transcript());
+    assert!(office["reason"].as_str().unwrap().contains("triple fault"), "{office}");
+    assert_eq!(ran.compartment("banking")["state"], "shut-down");
+    assert!(ran.errors.contains("Ringfence has stopped office"), "{}", ran.errors);
+}
+
+/// The run ends at the text, at the limit, and at Ctrl-C, each in its own way, and leaves no emulator behind.
+#[test]
+fn ends_are_told_apart() {
+    let one = Guests::new(&[("office", "vcpus = 1", "ringfence.mode=clock")]);
+    let words = ["run", PROFILE, "--manifest", one.manifest(), "--json"];
+
+    let ran = run(&[&words[..], &["--timeout", LIMIT, "--until", "office:Hello from office"]].concat());
+    ran.expect_code(0);
+    assert_eq!(ran.json["result"], "until");
+    assert!(ran.console("office").last().unwrap().text.contains("Hello from office"));
+
+    let ran = run(&[&words[..], &["--timeout", "3"]].concat());
+    ran.expect_code(5);
+    assert_eq!(ran.json["result"], "time-limit");
+    assert_eq!(ran.compartment("office")["state"], "running");
+
+    let running = start(&[&words[..], &["--timeout", LIMIT]].concat());
+    running.wait_for("ringfence", "profile", 1);
+    let emulator = running.emulator();
+    assert!(emulator.exists());
+    running.interrupt();
+    let ran = running.wait();
+    ran.expect_code(0);
+    assert_eq!(ran.json["result"], "interrupted");
+    assert!(!emulator.exists());
+}
+
+/// The keyboard reaches one compartment at a time, and Ctrl-] with a number chooses which.
+#[test]
+fn the_keyboard_is_attached_to_one_compartment() {
+    let both = Guests::new(&[
+        ("office", "vcpus = 1", "ringfence.mode=shell"),
+        ("banking", "vcpus = 1", "ringfence.mode=shell"),
+    ]);
+    let mut running =
+        start(&["run", PROFILE, "--manifest", both.manifest(), "--timeout", LIMIT, "--interactive"]);
+    running.wait_for("office", "this is a shell", 1);
+    running.wait_for("banking", "this is a shell", 1);
+    // As a person types: no more at once than the guest's receiver holds.
+    running.send(b"\x1d1echo $((6*7))\n");
+    running.wait_for("office", "42", 1);
+    running.send(b"\x1d2echo $((7*7))\n");
+    running.wait_for("banking", "49", 1);
+    running.send(b"poweroff -f\n");
+    running.wait_for("banking", "Power down", 1);
+    running.send(b"\x1d1poweroff -f\n");
+    let ran = running.wait();
+    ran.expect_code(0);
+    // The whole line: a kernel's time stamps have all kinds of digits.
+    let said = |name: &str, text: &str| ran.console(name).filter(|line| line.text == text).count();
+    assert_eq!((said("office", "42"), said("banking", "49")), (1, 1), "{}", ran.transcript());
+    assert_eq!(said("office", "49"), 0, "{}", ran.transcript());
+    assert_eq!(said("banking", "42"), 0, "{}", ran.transcript());
+}
+
+/// The same image boots through firmware, GRUB and multiboot2, from what `build --format iso` writes.
+#[test]
+fn boots_from_a_cd() {
+    let ran = run(&["run", PROFILE, "--bench-machine", "qemu-amd-epyc-grub", "--timeout", LIMIT, "--json"]);
+    ran.expect_code(0);
+    assert_eq!(ran.json["bench_machine"], "qemu-amd-epyc-grub");
+    ran.find("ringfence", "multiboot 2");
+    for name in ["office", "banking"] {
+        ran.find(name, "isolation holds");
+    }
+}
+
+/// What is wrong with the words or the input is said in a sentence, and nothing is started.
+#[test]
+fn wrong_words_start_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.ringfence.toml");
+    fs::write(&broken, "format = 1\n[[compartment]]\nname = \"office\"\nmemori = \"1 MiB\"\n").unwrap();
+    for (words, sentence) in [
+        (vec!["run", "lab-amd-ntp"], "did you mean \"lab-amd-npt\"?"),
+        (vec!["run", "--bench-machine", "qemu-amd-epic"], "did you mean \"qemu-amd-epyc\"?"),
+        (vec!["run", "--manifest", "nowhere.ringfence.toml"], "nowhere.ringfence.toml"),
+        (vec!["run", "--manifest", broken.to_str().unwrap()], "memori"),
+        (vec!["run", "--timeout", "soon"], "--timeout"),
+        (vec!["run", "--accelerator", "magic"], "--accelerator"),
+        (vec!["build"], "<PROFILE>"),
+        (vec!["build", "base"], "no image can be built"),
+        (vec!["dance"], "dance"),
+    ] {
+        let ran = run(&words);
+        assert_eq!(ran.code, Some(2), "{words:?}: {}", ran.transcript());
+        assert!(ran.errors.contains(sentence), "{words:?}: {}", ran.errors);
+        assert!(ran.lines.is_empty(), "{words:?}: {}", ran.transcript());
+    }
+}
+
+/// What `build` writes is whole: fixed names, digests that hold, a CD image with the module.
+#[test]
+fn a_build_is_whole() {
+    let one = Guests::new(&[("office", "vcpus = 1", "")]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let words = [
+        "build",
+        PROFILE,
+        "--manifest",
+        one.manifest(),
+        "--format",
+        "iso",
+        "--output",
+        output.to_str().unwrap(),
+    ];
+    run(&words).expect_code(0);
+    let mut names = fs::read_dir(&output)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect::<Vec<_>>();
+    names.sort();
+    let all = [
+        "SHA256SUMS",
+        "profile.toml",
+        "ringfence.debug",
+        "ringfence.elf",
+        "ringfence.iso",
+        "ringfence.map",
+        "ringfence.module",
+    ];
+    assert_eq!(names, all);
+    let sums = Command::new("sha256sum")
+        .args(["--check", "--quiet", "SHA256SUMS"])
+        .current_dir(&output)
+        .status()
+        .unwrap();
+    assert!(sums.success());
+    assert!(
+        fs::metadata(output.join("ringfence.elf")).unwrap().len()
+            < fs::metadata(output.join("ringfence.debug")).unwrap().len()
+    );
+    // Nothing half-done beside it.
+    let beside = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(beside, 1);
+}
