@@ -27,7 +27,7 @@
 
 mod bits;
 
-use bits::{Bits, CAPACITY};
+use bits::{Bits, CAPACITY, Ones};
 use contracts::{CpuIndex, HostTime, Leave, Scheduler, Turn, VcpuName};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use spin::Mutex;
@@ -48,6 +48,8 @@ const FRACTION: u32 = 20;
 /// No slot, no processor.
 const NOBODY: u16 = u16::MAX;
 const NO_PROCESSOR: u8 = u8::MAX;
+/// No timer.
+const NEVER: u64 = u64::MAX;
 
 /// What a vCPU is doing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -62,8 +64,9 @@ enum Status {
     Running(u8),
 }
 
-/// A vCPU.
+/// A vCPU. In a cache line of its own: to find one by its number takes a shift.
 #[derive(Copy, Clone, Debug)]
+#[repr(align(64))]
 struct Entry {
     status: Status,
     /// A wake came while it ran: its next halt is none.
@@ -74,6 +77,8 @@ struct Entry {
     pace: u64,
     /// How far it has come; never goes back. Wraps; only differences mean anything.
     virtual_time: u64,
+    /// How far it may be ahead of one that is chosen while it waits: two slices, in its own virtual time.
+    reach: u64,
     /// The processors where it may run, a bit each.
     allowed: u64,
     /// When its timer goes off; means nothing but among the sleepers.
@@ -87,6 +92,7 @@ impl Entry {
         last: 0,
         pace: 0,
         virtual_time: 0,
+        reach: 0,
         allowed: 0,
         wake_at: 0,
     };
@@ -94,8 +100,14 @@ impl Entry {
     /// How much virtual time so many ticks are.
     #[inline]
     const fn virtual_ticks(&self, ticks: u64) -> u64 {
-        ((ticks as u128 * self.pace as u128) >> FRACTION) as u64
+        virtual_ticks(self.pace, ticks)
     }
+}
+
+/// How much virtual time so many ticks are at a pace.
+#[inline]
+const fn virtual_ticks(pace: u64, ticks: u64) -> u64 {
+    ((ticks as u128 * pace as u128) >> FRACTION) as u64
 }
 
 /// How far `one` is ahead of `other` in virtual time.
@@ -125,6 +137,10 @@ struct State<const VCPUS: usize> {
     idle: u64,
     /// Those whose turn has no end because nobody else was ready.
     endless: u64,
+    /// A virtual time that was chosen lately. Others are compared by how far they are from it.
+    reference: u64,
+    /// Those that run somebody.
+    busy: u64,
     /// The slots that are ready.
     ready: Bits,
     /// The halted slots that have a timer.
@@ -156,37 +172,28 @@ const fn name(number: u16) -> VcpuName {
     VcpuName { compartment: (number >> 8) as u8, vcpu: number as u8 }
 }
 
-/// The processors in a set, lowest first.
-#[inline]
-fn processors(mut set: u64) -> impl Iterator<Item = usize> {
-    core::iter::from_fn(move || {
-        if set == 0 {
-            return None;
-        }
-        let cpu = set.trailing_zeros() as usize;
-        set &= set.wrapping_sub(1);
-        Some(cpu)
-    })
-}
-
 /// Whom a processor runs, and what becomes of the others that are ready.
 #[derive(Copy, Clone, Debug)]
 struct Choice {
-    /// Whom it runs.
-    slot: Option<usize>,
-    /// The least virtual time that the chosen one may have; `None` if nobody waits for this processor.
-    floor: Option<u64>,
-    /// The processors that those who wait could run on.
+    /// Whom it runs; no slot's index if there is nobody.
+    slot: usize,
+    /// Nobody else waits for this processor.
+    alone: bool,
+    /// The least virtual time that the chosen one may have.
+    floor: u64,
+    /// The other processors that those who wait could run on.
     wanted: u64,
 }
 
-/// How the running competitors of a vCPU stand.
+/// How those stand who compete with a vCPU, relative to [`State::reference`].
 #[derive(Copy, Clone, Debug)]
 struct Field {
-    /// The one furthest ahead, and where it runs.
-    foremost: Option<(u64, usize)>,
-    /// The least virtual time among all competitors, ready ones included.
-    least: Option<u64>,
+    /// The least virtual time among them, ready ones included; the greatest number if there is nobody.
+    least: i64,
+    /// The virtual time of the running one that is furthest ahead; the least number if there is nobody.
+    most: i64,
+    /// Where that one runs.
+    cpu: usize,
 }
 
 impl<const VCPUS: usize> State<VCPUS> {
@@ -195,51 +202,46 @@ impl<const VCPUS: usize> State<VCPUS> {
         self.names.iter().take(self.used).position(|name| *name == number)
     }
 
-    /// The virtual time of what `cpu` runs, this turn included.
-    #[inline]
-    fn progress(&self, cpu: usize, now: HostTime) -> Option<(u64, &Entry)> {
-        let processor = self.processors.get(cpu)?;
-        let entry = self.entries.get(usize::from(processor.running))?;
-        let ran = entry.virtual_ticks(now.0.saturating_sub(processor.since));
-        Some((entry.virtual_time.wrapping_add(ran), entry))
-    }
-
     /// How those stand who compete with a vCPU that may run on `allowed`.
     fn field(&self, allowed: u64, now: HostTime) -> Field {
-        let mut field = Field { foremost: None, least: None };
-        let lower = |least: Option<u64>, time| least.filter(|least| ahead(time, *least) >= 0).or(Some(time));
-        for cpu in processors(self.processors_present & !self.idle) {
-            let Some((time, entry)) = self.progress(cpu, now) else { continue };
+        let mut field = Field { least: i64::MAX, most: i64::MIN, cpu: 0 };
+        for cpu in Ones(self.busy) {
+            let Some(processor) = self.processors.get(cpu) else { continue };
+            let Some(entry) = self.entries.get(usize::from(processor.running)) else { continue };
+            // This turn included.
+            let ran = entry.virtual_ticks(now.0.saturating_sub(processor.since));
+            let time = ahead(entry.virtual_time.wrapping_add(ran), self.reference);
             if entry.allowed & allowed != 0 {
-                field.least = lower(field.least, time);
+                field.least = field.least.min(time);
             }
-            if allowed & 1 << cpu != 0 && field.foremost.is_none_or(|(most, _)| ahead(time, most) > 0) {
-                field.foremost = Some((time, cpu));
+            if allowed & 1 << cpu != 0 && time > field.most {
+                (field.most, field.cpu) = (time, cpu);
             }
         }
-        for slot in self.ready.iter::<VCPUS>() {
+        self.ready.for_each::<VCPUS>(|slot| {
             if let Some(entry) = self.entries.get(slot)
                 && entry.allowed & allowed != 0
             {
-                field.least = lower(field.least, entry.virtual_time);
+                field.least = field.least.min(ahead(entry.virtual_time, self.reference));
             }
-        }
+        });
         field
     }
 
-    /// Makes a halted vCPU ready, and puts it where it has not saved up.
-    fn make_ready(&mut self, slot: usize, field: &Field) {
-        let slice = self.slice;
+    /// Makes a halted vCPU ready, and puts it where it has not saved up. Answers its virtual time, relative to the reference.
+    #[inline]
+    fn make_ready(&mut self, slot: usize, field: &Field) -> i64 {
         self.sleepers.remove(slot);
-        let Some(entry) = self.entries.get_mut(slot) else { return };
-        if let Some(least) = field.least {
-            let lowest = least.wrapping_sub(entry.virtual_ticks(slice / 2));
-            if ahead(entry.virtual_time, lowest) < 0 {
-                entry.virtual_time = lowest;
-            }
+        let Some(entry) = self.entries.get_mut(slot) else { return i64::MAX };
+        let mut time = ahead(entry.virtual_time, self.reference);
+        if field.least != i64::MAX {
+            let lowest = field.least.wrapping_sub(entry.virtual_ticks(self.slice / 2).cast_signed());
+            time = time.max(lowest);
+            entry.virtual_time = self.reference.wrapping_add_signed(time);
         }
         entry.status = Status::Ready;
         self.ready.insert(slot);
+        time
     }
 
     /// Takes what `cpu` runs off it and charges it for its turn.
@@ -249,6 +251,7 @@ impl<const VCPUS: usize> State<VCPUS> {
         let ran = now.0.saturating_sub(processor.since);
         processor.running = NOBODY;
         self.endless &= !(1 << cpu);
+        self.busy &= !(1 << cpu);
         let Some(entry) = self.entries.get_mut(slot) else { return };
         if entry.status != Status::Running(cpu as u8) {
             // It was retired while it ran.
@@ -273,71 +276,61 @@ impl<const VCPUS: usize> State<VCPUS> {
     }
 
     /// Makes the sleepers ready that may run on `cpu` and whose time has come. Answers when the next of those goes off that `cpu`
-    /// looks after.
-    fn expire(&mut self, cpu: usize, now: HostTime) -> Option<u64> {
-        let mut until = None;
-        for slot in self.sleepers.iter::<VCPUS>() {
-            let Some(entry) = self.entries.get(slot) else { continue };
+    /// looks after, or [`NEVER`].
+    #[inline]
+    fn expire(&mut self, cpu: usize, now: HostTime) -> u64 {
+        let mut until = NEVER;
+        let sleepers = self.sleepers;
+        sleepers.for_each::<VCPUS>(|slot| {
+            let Some(entry) = self.entries.get(slot) else { return };
             let allowed = entry.allowed;
-            if allowed & 1 << cpu == 0 {
-                continue;
-            }
-            if entry.wake_at <= now.0 {
+            if entry.wake_at > now.0 {
+                if usize::from(entry.last) == cpu {
+                    until = until.min(entry.wake_at);
+                }
+            } else if allowed & 1 << cpu != 0 {
                 let field = self.field(allowed, now);
                 self.make_ready(slot, &field);
-            } else if usize::from(entry.last) == cpu && until.is_none_or(|time| entry.wake_at < time) {
-                until = Some(entry.wake_at);
             }
-        }
+        });
         until
     }
 
-    /// Chooses whom `cpu` runs.
+    /// Chooses whom `cpu` runs. The loop has hardly a branch: it is the longest walk there is.
+    #[inline]
     fn choose(&self, cpu: usize, yielded: u16) -> Choice {
+        let here = 1u64 << cpu;
         // To come to another processor costs a vCPU its caches and translations: it has to be behind by more than this.
-        let stay = self.slice / 16;
-        let reach = self.slice.saturating_mul(2);
-        let mut choice = Choice { slot: None, floor: None, wanted: 0 };
-        let mut best: Option<(u64, usize, &Entry)> = None;
-        let mut last_resort = None;
-        let mut pass = |entry: &Entry, competes: bool| {
-            choice.wanted |= entry.allowed;
-            let floor = entry.virtual_time.wrapping_sub(entry.virtual_ticks(reach));
-            if competes && choice.floor.is_none_or(|highest| ahead(floor, highest) > 0) {
-                choice.floor = Some(floor);
+        let stay = (self.slice / 16).cast_signed();
+        let mut best = (i64::MAX, usize::MAX, 0);
+        let mut floor = i64::MIN;
+        // The processors that at least one, and that at least two of those who are ready could run on.
+        let (mut once, mut twice) = (0, 0);
+        self.ready.for_each::<VCPUS>(|slot| {
+            let Some(entry) = self.entries.get(slot) else { return };
+            let allowed = entry.allowed;
+            twice |= once & allowed;
+            once |= allowed;
+            if allowed & here == 0 {
+                return;
             }
-        };
-        for slot in self.ready.iter::<VCPUS>() {
-            let Some(entry) = self.entries.get(slot) else { continue };
-            if entry.allowed & 1 << cpu == 0 {
-                pass(entry, false);
-                continue;
-            }
-            if slot == usize::from(yielded) {
-                last_resort = Some((slot, entry));
-                continue;
-            }
+            let time = ahead(entry.virtual_time, self.reference);
+            // The chosen one's own floor is below it, and lifts nothing.
+            floor = floor.max(time.wrapping_sub(entry.reach.cast_signed()));
             let bias = if usize::from(entry.last) == cpu { 0 } else { stay };
-            let time = entry.virtual_time.wrapping_add(bias);
-            match best {
-                Some((least, ..)) if ahead(time, least) >= 0 => pass(entry, true),
-                before => {
-                    if let Some((_, _, entry)) = before {
-                        pass(entry, true);
-                    }
-                    best = Some((time, slot, entry));
-                }
+            // Whoever yielded is the last resort.
+            let key = if slot == usize::from(yielded) { i64::MAX - 1 } else { time.wrapping_add(bias) };
+            if key < best.0 {
+                best = (key, slot, allowed);
             }
+        });
+        Choice {
+            slot: best.1,
+            alone: twice & here == 0,
+            floor: self.reference.wrapping_add_signed(floor),
+            // What two want, one of the others wants; what one wants, it is one of the others if the chosen one does not.
+            wanted: (twice | once & !best.2) & !here,
         }
-        match (best, last_resort) {
-            (Some((_, slot, _)), Some((_, yielded))) => {
-                pass(yielded, true);
-                choice.slot = Some(slot);
-            }
-            (Some((_, slot, _)), None) | (None, Some((slot, _))) => choice.slot = Some(slot),
-            (None, None) => {}
-        }
-        choice
     }
 
     /// Finds a processor among `wanted` that has no reason of its own to ask again soon, and takes note that it is told. Answers
@@ -360,6 +353,7 @@ impl<const VCPUS: usize> State<VCPUS> {
     }
 
     fn admit(&mut self, vcpu: VcpuName, weight: u32, allowed: u64) -> bool {
+        let slice = self.slice;
         let slot = match self.find(vcpu) {
             Some(slot) => Some(slot),
             None if self.used < VCPUS => Some(self.used),
@@ -372,10 +366,12 @@ impl<const VCPUS: usize> State<VCPUS> {
         if entry.status != Status::Gone {
             return false;
         }
+        let pace = (USUAL_WEIGHT << FRACTION) / u64::from(weight.clamp(1, WEIGHT_LIMIT));
         *name = number(vcpu);
         *entry = Entry {
             status: Status::Halted,
-            pace: (USUAL_WEIGHT << FRACTION) / u64::from(weight.clamp(1, WEIGHT_LIMIT)),
+            pace,
+            reach: virtual_ticks(pace, slice.saturating_mul(2)),
             last: allowed.trailing_zeros() as u8,
             allowed,
             // Its time before it was retired, or its predecessor's.
@@ -407,6 +403,8 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
                 processors_present: if cpus == 0 { 0 } else { u64::MAX >> (PROCESSORS - cpus) },
                 idle: 0,
                 endless: 0,
+                reference: 0,
+                busy: 0,
                 ready: Bits::default(),
                 sleepers: Bits::default(),
                 used: 0,
@@ -421,8 +419,14 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
 
     /// A slice is 6 ms from now on. A rate of 0 is nobody's: it changes nothing.
     fn calibrate(&self, kilohertz: u32) {
-        if kilohertz != 0 {
-            self.state.lock().slice = u64::from(kilohertz).saturating_mul(SLICE_MILLISECONDS);
+        if kilohertz == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        let slice = u64::from(kilohertz).saturating_mul(SLICE_MILLISECONDS);
+        state.slice = slice;
+        for entry in &mut state.entries {
+            entry.reach = entry.virtual_ticks(slice.saturating_mul(2));
         }
     }
 
@@ -460,39 +464,37 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
         if self.asked.load(Ordering::Relaxed) & bit != 0 {
             self.asked.fetch_and(!bit, Ordering::Relaxed);
         }
-        if state.processors.get(cpu).is_some_and(|processor| processor.running != NOBODY) {
+        if state.busy & bit != 0 {
             // Its caller should have said so; the vCPU must not be lost.
             state.release(cpu, now, Leave::Preempted);
         }
-        let until = state.expire(cpu, now);
+        let mut until = state.expire(cpu, now);
         let Some(processor) = state.processors.get_mut(cpu) else { return Turn::Idle { until: None } };
         let yielded = core::mem::replace(&mut processor.yielded, NOBODY);
-        let Choice { slot, floor, wanted } = state.choose(cpu, yielded);
-        let Some(slot) = slot else {
+        let Choice { slot, alone, floor, wanted } = state.choose(cpu, yielded);
+        let (Some(entry), Some(processor)) = (state.entries.get_mut(slot), state.processors.get_mut(cpu))
+        else {
             state.idle |= bit;
-            return Turn::Idle { until: until.map(HostTime) };
+            return Turn::Idle { until: (until != NEVER).then_some(HostTime(until)) };
         };
         state.ready.remove(slot);
-        let slice_end = now.0.saturating_add(state.slice);
-        if floor.is_none() {
+        processor.running = slot as u16;
+        processor.since = now.0;
+        entry.status = Status::Running(cpu as u8);
+        entry.woken = false;
+        entry.last = cpu as u8;
+        if ahead(entry.virtual_time, floor) < 0 {
+            entry.virtual_time = floor;
+        }
+        state.reference = entry.virtual_time;
+        state.busy |= bit;
+        if alone {
             state.endless |= bit;
-        }
-        if let Some(processor) = state.processors.get_mut(cpu) {
-            processor.running = slot as u16;
-            processor.since = now.0;
-        }
-        if let Some(entry) = state.entries.get_mut(slot) {
-            entry.status = Status::Running(cpu as u8);
-            entry.woken = false;
-            entry.last = cpu as u8;
-            if let Some(floor) = floor
-                && ahead(entry.virtual_time, floor) < 0
-            {
-                entry.virtual_time = floor;
-            }
+        } else {
+            until = until.min(now.0.saturating_add(state.slice));
         }
         if wanted != 0
-            && let Some((other, runs)) = state.summon(wanted & !bit, NO_PROCESSOR)
+            && let Some((other, runs)) = state.summon(wanted, NO_PROCESSOR)
         {
             if runs {
                 self.ask(other);
@@ -502,12 +504,7 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
             }
         }
         let vcpu = name(state.names.get(slot).copied().unwrap_or(NOBODY));
-        let until = match (until, floor) {
-            (None, None) => None,
-            (Some(time), None) => Some(time),
-            (time, Some(_)) => Some(time.map_or(slice_end, |time| time.min(slice_end))),
-        };
-        Turn::Run { vcpu, until: until.map(HostTime) }
+        Turn::Run { vcpu, until: (until != NEVER).then_some(HostTime(until)) }
     }
 
     fn leave(&self, cpu: CpuIndex, vcpu: VcpuName, now: HostTime, why: Leave) {
@@ -535,13 +532,12 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
             Status::Halted => {}
         }
         let (allowed, last) = (entry.allowed, entry.last);
+        // By less it is not worth a preemption.
+        let margin = entry.virtual_ticks(state.slice / 8).cast_signed();
         let field = state.field(allowed, now);
-        state.make_ready(slot, &field);
-        if state.idle & allowed == 0
-            && let Some((time, cpu)) = field.foremost
-            && let Some(entry) = state.entries.get(slot)
-            && ahead(time, entry.virtual_time.wrapping_add(entry.virtual_ticks(state.slice / 8))) > 0
-        {
+        let time = state.make_ready(slot, &field);
+        if state.idle & allowed == 0 && field.most > time.saturating_add(margin) {
+            let cpu = field.cpu;
             state.endless &= !(1 << cpu);
             self.ask(cpu);
             return Some(CpuIndex(cpu as u8));
