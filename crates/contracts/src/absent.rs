@@ -193,6 +193,12 @@ impl LocalApic for Absent {
     fn write_msr(&mut self, _: u32, _: u64, _: GuestTicks, _: &mut ApicEffects) -> bool {
         false
     }
+    fn is_extended(&self) -> bool {
+        false
+    }
+    fn end_of_interrupt(&mut self) -> Option<u8> {
+        None
+    }
     fn tsc_deadline(&self) -> u64 {
         0
     }

@@ -12,6 +12,56 @@ pub struct PortRange {
     pub last: u16,
 }
 
+/// Whose each port is, by the numbers that a [`DeviceSet`] gives its devices: two look-ups, however many devices there are. Made by the
+/// compiler.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct PortMap {
+    /// For each 128 ports, which row has their owners.
+    rows: [u8; 512],
+    /// The rows. The first has no owners.
+    owners: [u8; Self::ROWS * 128],
+    used: u8,
+}
+
+impl PortMap {
+    /// Rows that there are. Where they run out, the compiler says so: then there must be more, twice as many.
+    const ROWS: usize = 8;
+
+    /// Nobody's ports.
+    pub const EMPTY: Self = Self { rows: [0; 512], owners: [0; Self::ROWS * 128], used: 1 };
+
+    /// These ports belong to `owner`, and to nobody else.
+    ///
+    /// # Panics
+    /// At compile time, where the rows run out.
+    #[must_use]
+    pub const fn claimed(mut self, ranges: &[PortRange], owner: u8) -> Self {
+        let mut range = 0;
+        while range < ranges.len() {
+            let mut port = ranges[range].first as usize;
+            while port <= ranges[range].last as usize {
+                if self.rows[port >> 7] == 0 {
+                    assert!((self.used as usize) < Self::ROWS, "more rows than PortMap has");
+                    self.rows[port >> 7] = self.used;
+                    self.used += 1;
+                }
+                self.owners[(self.rows[port >> 7] as usize) << 7 | port & 127] = owner;
+                port += 1;
+            }
+            range += 1;
+        }
+        self
+    }
+
+    /// Whose that port is; 0: nobody's.
+    #[inline(always)]
+    pub const fn owner(&self, port: u16) -> u8 {
+        let row = self.rows[(port >> 7) as usize] as usize;
+        // `claimed` writes no larger row; the mask tells the compiler.
+        self.owners[(row & (Self::ROWS - 1)) << 7 | port as usize & 127]
+    }
+}
+
 /// `length` bytes of guest-physical memory from `start` that are registers.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct MemoryRange {
@@ -63,6 +113,8 @@ pub trait Device: Sized {
     const MEMORY: &'static [MemoryRange] = &[];
     /// Whether the bus splits wider port accesses into bytes at consecutive ports, as ISA does for 8-bit devices.
     const BYTE_WIDE: bool = true;
+    /// Whether its ports look at [`Context::now`]. Where they do not, nobody need ask the clock: it is 0 then.
+    const CLOCKED: bool = true;
 
     /// The device at power-on. Also what a reset of the compartment makes anew.
     fn new(platform: &Platform) -> Self;
@@ -154,51 +206,68 @@ impl<D: Device> Attached<D> {
         result
     }
 
-    /// Reads a port if the device claims it. A wider access to a byte-wide device reads consecutive ports; those
-    /// beyond its claim read as all ones.
+    /// Reads a port that the device claims. A wider access to a byte-wide device reads consecutive ports; those beyond its
+    /// claim read as all ones.
     #[inline(always)]
-    pub fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32> {
-        if !Self::claims_port(port) {
-            return None;
-        }
-        Some(self.with(context, |device, context| {
+    pub fn read_claimed(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> u32 {
+        self.with(context, |device, context| {
             if !D::BYTE_WIDE || width == Width::Byte {
                 return device.read_port(port, width, context);
             }
-            let mut value = 0;
-            for byte in 0..width.bytes() as u16 {
-                let part = match port.checked_add(byte) {
-                    Some(next) if Self::claims_port(next) => {
-                        device.read_port(next, Width::Byte, context) & 0xff
-                    }
-                    _ => 0xff,
-                };
-                value |= part << (8 * byte);
-            }
-            value
-        }))
+            Self::read_bytes(device, port, width, context)
+        })
     }
 
-    /// Writes a port if the device claims it; false if not.
-    #[inline(always)]
-    pub fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool {
-        if !Self::claims_port(port) {
-            return false;
+    #[cold]
+    #[inline(never)]
+    fn read_bytes(device: &mut D, port: u16, width: Width, context: &mut Context<'_>) -> u32 {
+        let mut value = 0;
+        for byte in 0..width.bytes() as u16 {
+            let part = match port.checked_add(byte) {
+                Some(next) if Self::claims_port(next) => device.read_port(next, Width::Byte, context) & 0xff,
+                _ => 0xff,
+            };
+            value |= part << (8 * byte);
         }
+        value
+    }
+
+    /// Reads a port if the device claims it, as [`Self::read_claimed`].
+    pub fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32> {
+        Self::claims_port(port).then(|| self.read_claimed(port, width, context))
+    }
+
+    /// Writes a port that the device claims.
+    #[inline(always)]
+    pub fn write_claimed(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) {
         self.with(context, |device, context| {
             if !D::BYTE_WIDE || width == Width::Byte {
                 device.write_port(port, width, value, context);
-                return;
-            }
-            for byte in 0..width.bytes() as u16 {
-                if let Some(next) = port.checked_add(byte)
-                    && Self::claims_port(next)
-                {
-                    device.write_port(next, Width::Byte, (value >> (8 * byte)) & 0xff, context);
-                }
+            } else {
+                Self::write_bytes(device, port, width, value, context);
             }
         });
-        true
+    }
+
+    /// Writes a port if the device claims it; false if not.
+    pub fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool {
+        let claimed = Self::claims_port(port);
+        if claimed {
+            self.write_claimed(port, width, value, context);
+        }
+        claimed
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_bytes(device: &mut D, port: u16, width: Width, value: u32, context: &mut Context<'_>) {
+        for byte in 0..width.bytes() as u16 {
+            if let Some(next) = port.checked_add(byte)
+                && Self::claims_port(next)
+            {
+                device.write_port(next, Width::Byte, (value >> (8 * byte)) & 0xff, context);
+            }
+        }
     }
 
     /// Reads memory if the device claims it.
@@ -237,12 +306,16 @@ impl<D: Device> Attached<D> {
 /// The devices of a compartment, composed by the image as nested pairs: `(Attached<Pit>, (Attached<Uart>, ()))`.
 /// The first one that claims an address gets the access.
 pub trait DeviceSet: Sized {
+    /// How many they are. The last is number 1, the first has this number.
+    const COUNT: u8;
+    /// Whose each port is.
+    const PORTS: PortMap;
     /// All of them at power-on.
     fn new(platform: &Platform) -> Self;
-    /// Reads a port; `None` if nobody claims it.
-    fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32>;
-    /// Writes a port; false if nobody claims it.
-    fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool;
+    /// Reads a port of the device with the number `owner`; all ones if there is none.
+    fn read_port(&mut self, owner: u8, port: u16, width: Width, context: &mut Context<'_>) -> u32;
+    /// Writes a port of the device with the number `owner`.
+    fn write_port(&mut self, owner: u8, port: u16, width: Width, value: u32, context: &mut Context<'_>);
     /// Reads memory; `None` if nobody claims it.
     fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> Option<u64>;
     /// Writes memory; false if nobody claims it.
@@ -256,15 +329,15 @@ pub trait DeviceSet: Sized {
 }
 
 impl DeviceSet for () {
+    const COUNT: u8 = 0;
+    const PORTS: PortMap = PortMap::EMPTY;
     fn new(_: &Platform) -> Self {}
     #[inline(always)]
-    fn read_port(&mut self, _: u16, _: Width, _: &mut Context<'_>) -> Option<u32> {
-        None
+    fn read_port(&mut self, _: u8, _: u16, _: Width, _: &mut Context<'_>) -> u32 {
+        u32::MAX
     }
     #[inline(always)]
-    fn write_port(&mut self, _: u16, _: Width, _: u32, _: &mut Context<'_>) -> bool {
-        false
-    }
+    fn write_port(&mut self, _: u8, _: u16, _: Width, _: u32, _: &mut Context<'_>) {}
     #[inline(always)]
     fn read_memory(&mut self, _: u64, _: Width, _: &mut Context<'_>) -> Option<u64> {
         None
@@ -286,16 +359,26 @@ impl DeviceSet for () {
 }
 
 impl<D: Device, Rest: DeviceSet> DeviceSet for (Attached<D>, Rest) {
+    const COUNT: u8 = Rest::COUNT + 1;
+    const PORTS: PortMap = Rest::PORTS.claimed(D::PORTS, Self::COUNT);
     fn new(platform: &Platform) -> Self {
         (Attached::new(platform), Rest::new(platform))
     }
     #[inline(always)]
-    fn read_port(&mut self, port: u16, width: Width, context: &mut Context<'_>) -> Option<u32> {
-        self.0.read_port(port, width, context).or_else(|| self.1.read_port(port, width, context))
+    fn read_port(&mut self, owner: u8, port: u16, width: Width, context: &mut Context<'_>) -> u32 {
+        if owner == Self::COUNT {
+            self.0.read_claimed(port, width, context)
+        } else {
+            self.1.read_port(owner, port, width, context)
+        }
     }
     #[inline(always)]
-    fn write_port(&mut self, port: u16, width: Width, value: u32, context: &mut Context<'_>) -> bool {
-        self.0.write_port(port, width, value, context) || self.1.write_port(port, width, value, context)
+    fn write_port(&mut self, owner: u8, port: u16, width: Width, value: u32, context: &mut Context<'_>) {
+        if owner == Self::COUNT {
+            self.0.write_claimed(port, width, value, context);
+        } else {
+            self.1.write_port(owner, port, width, value, context);
+        }
     }
     #[inline(always)]
     fn read_memory(&mut self, address: u64, width: Width, context: &mut Context<'_>) -> Option<u64> {
@@ -320,5 +403,25 @@ impl<D: Device, Rest: DeviceSet> DeviceSet for (Attached<D>, Rest) {
     }
     fn receive(&mut self, byte: u8, context: &mut Context<'_>) -> bool {
         self.0.with(context, |device, context| device.receive(byte, context)) || self.1.receive(byte, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_has_the_owner_that_claimed_it_last() {
+        const MAP: PortMap = PortMap::EMPTY
+            .claimed(&[PortRange { first: 0x70, last: 0x90 }, PortRange { first: 0xfff0, last: 0xffff }], 1)
+            .claimed(&[PortRange { first: 0x80, last: 0x80 }], 2);
+        for port in 0..=u16::MAX {
+            let expected = match port {
+                0x80 => 2,
+                0x70..=0x90 | 0xfff0.. => 1,
+                _ => 0,
+            };
+            assert_eq!(MAP.owner(port), expected, "{port:#x}");
+        }
     }
 }

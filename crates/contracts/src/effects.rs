@@ -50,19 +50,27 @@ pub struct Effects {
     timer: Timer,
     timers_changed: bool,
     overflowed: bool,
+    touched: bool,
 }
 
 impl Effects {
     /// No wishes yet.
     #[inline]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), timer: Timer::Unchanged, timers_changed: false, overflowed: false }
+        Self {
+            list: Vec::new(),
+            timer: Timer::Unchanged,
+            timers_changed: false,
+            overflowed: false,
+            touched: false,
+        }
     }
 
     /// Adds a wish. One that does not fit is dropped and remembered as overflow: a fault of the device model, which
     /// the monitor reports.
     #[inline]
     pub fn push(&mut self, effect: Effect) {
+        self.touched = true;
         if self.list.push(effect).is_err() {
             self.overflowed = true;
         }
@@ -79,6 +87,12 @@ impl Effects {
     pub fn timer(&mut self, deadline: Option<GuestTime>) {
         self.timer = Timer::Set(deadline);
         self.timers_changed = true;
+    }
+
+    /// Whether anything was ever wished: the one question to ask after most accesses, which wish nothing.
+    #[inline(always)]
+    pub fn touched(&self) -> bool {
+        self.touched
     }
 
     /// Whether any timer was set since this was last asked.

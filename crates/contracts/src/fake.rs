@@ -53,6 +53,11 @@ impl<const SIZE: usize> GuestMemory for Memory<SIZE> {
         Ok(())
     }
 
+    fn exchange_quad(&self, at: GuestPhysical, old: u64, new: u64) -> bool {
+        let equal = at.is_aligned(8) && self.read_quad(at) == Ok(old);
+        equal && self.write(at, &new.to_le_bytes()).is_ok()
+    }
+
     fn clear(&self) {
         self.bytes.lock().fill(0);
     }

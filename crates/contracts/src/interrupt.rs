@@ -192,6 +192,13 @@ pub trait LocalApic: Sized {
     /// WRMSR of 0x800 to 0x8ff; false: #GP, nothing changed.
     fn write_msr(&mut self, msr: u32, value: u64, now: GuestTicks, effects: &mut ApicEffects) -> bool;
 
+    /// Whether it is in x2APIC mode.
+    fn is_extended(&self) -> bool;
+
+    /// What a write of 0 to the end-of-interrupt register does, in either mode: the interrupt in service ends. Answers its vector if
+    /// it was level-triggered: to be told to the I/O APIC. For the busiest of all writes; it needs no clock.
+    fn end_of_interrupt(&mut self) -> Option<u8>;
+
     /// The TSC deadline MSR: 0 where the timer is in another mode or not armed.
     fn tsc_deadline(&self) -> u64;
 

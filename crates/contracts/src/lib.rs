@@ -19,7 +19,7 @@ mod second_stage;
 mod time;
 mod vcpu;
 
-pub use device::{Attached, Context, Device, DeviceSet, MemoryRange, Platform, PortRange, Savable};
+pub use device::{Attached, Context, Device, DeviceSet, MemoryRange, Platform, PortMap, PortRange, Savable};
 pub use effects::{Effect, Effects, Power, Timer};
 pub use exit::{
     Access, ControlAccess, Direction, EntryFailure, Exit, MemoryExit, PortExit, StringPortExit, Unsupported,

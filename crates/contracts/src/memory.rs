@@ -24,6 +24,10 @@ pub trait GuestMemory {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Replaces the aligned eight bytes at `at` by `new` if they are `old`, in one access; answers whether they were. False too where
+    /// they are unaligned or no RAM.
+    fn exchange_quad(&self, at: GuestPhysical, old: u64, new: u64) -> bool;
+
     /// Sets all of the compartment's RAM to zero.
     fn clear(&self);
 

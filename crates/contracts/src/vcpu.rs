@@ -110,6 +110,12 @@ pub trait Vcpu {
     /// Where the instruction that caused the last exit ends, if the processor says so.
     fn next_instruction(&self) -> Option<u64>;
 
+    /// Where the IN or OUT that caused the last [`Exit::Port`] ends: processors that do not say it of other instructions do of these.
+    #[inline(always)]
+    fn after_port(&self) -> Option<u64> {
+        self.next_instruction()
+    }
+
     /// The bytes of the instruction that caused the last [`Exit::Memory`], how many and which, where the processor fetched them
     /// (hardware part `decode-assists`). None: it did not.
     fn fetched_instruction(&self) -> (u8, [u8; 15]) {

@@ -177,6 +177,14 @@ impl<I: Image> VirtualProcessor<I> {
         }
     }
 
+    /// Counts an exit.
+    #[inline(always)]
+    pub fn count(&mut self, exit: &Exit) {
+        if let Some(count) = self.exits.get_mut(exit.kind()) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
     /// What it does.
     pub const fn activity(&self) -> Activity {
         self.activity

@@ -20,13 +20,11 @@ pub fn cr0(new: u64, old: Cr0, cr4: Cr4, efer: Efer, long_code: bool) -> Option<
     }
     let mut efer = efer;
     match (old.contains(Cr0::PAGING), new.contains(Cr0::PAGING)) {
-        (false, true) => {
-            if efer.contains(Efer::LONG_MODE_ENABLE) {
-                if !cr4.contains(Cr4::PHYSICAL_ADDRESS) {
-                    return None;
-                }
-                efer |= Efer::LONG_MODE_ACTIVE;
+        (false, true) if efer.contains(Efer::LONG_MODE_ENABLE) => {
+            if !cr4.contains(Cr4::PHYSICAL_ADDRESS) {
+                return None;
             }
+            efer |= Efer::LONG_MODE_ACTIVE;
         }
         (true, false) => {
             if long_code || cr4.contains(Cr4::PROCESS_CONTEXT) {

@@ -7,16 +7,19 @@ use crate::fetch::{self, Bytes, Trouble};
 use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
-    Access, ApicEffects, ControlAccess, DeviceSet, Direction, Exit, GuestMemory, Image, LocalApic,
-    MemoryExit, PortExit, StringPortExit, Vcpu,
+    Access, ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host,
+    Image, LocalApic, MemoryExit, PortExit, PortMap, StringPortExit, Vcpu,
 };
 use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
 use x86::{Exception, Fault, General, Segment, SegmentName, Width};
 
-/// Whether a register of the local APIC decides when its timer goes off: end of interrupt and commands, the busy ones, do not.
+/// Whether a register of the local APIC decides when its timer goes off: priority and commands, the busy ones, do not.
 const fn concerns_timer(offset: u16) -> bool {
-    !matches!(offset, 0x80 | 0xb0 | 0x300 | 0x310 | 0x3f0)
+    !matches!(offset, 0x80 | 0x300 | 0x310 | 0x3f0)
 }
+
+/// The end-of-interrupt register of the local APIC's page.
+const END_OF_INTERRUPT: u16 = 0xb0;
 
 /// Ends the compartment because of what its guest did.
 const fn stop(reason: Reason) -> Flow {
@@ -24,27 +27,54 @@ const fn stop(reason: Reason) -> Flow {
 }
 
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
-    /// Decides what follows from an exit.
+    /// Counts an exit and decides what follows from it. Each arm counts for itself, so that where the back end's reading of the exit is
+    /// compiled into this, its `match` and this one become one.
     #[inline(always)]
-    pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
+    pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: Exit) -> Flow {
         match exit {
-            Exit::Port(access) => self.port(vcpu, access),
-            Exit::WriteMsr => self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr),
-            Exit::ReadMsr => self.finish_if(vcpu, Intercepted::ReadMsr, Self::read_msr),
-            Exit::Halt => self.halt(vcpu),
-            Exit::Cpuid => self.cpuid(vcpu),
+            Exit::Port(access) => {
+                vcpu.count(&exit);
+                self.port(vcpu, &access)
+            }
+            Exit::WriteMsr => {
+                vcpu.count(&exit);
+                self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr)
+            }
+            Exit::ReadMsr => {
+                vcpu.count(&exit);
+                self.finish_if(vcpu, Intercepted::ReadMsr, Self::read_msr)
+            }
+            Exit::Halt => {
+                vcpu.count(&exit);
+                self.halt(vcpu)
+            }
+            Exit::Cpuid => {
+                vcpu.count(&exit);
+                self.cpuid(vcpu)
+            }
             Exit::InterruptWindow => {
+                vcpu.count(&exit);
                 vcpu.virt.set_window(false);
                 vcpu.set_look();
                 Flow::Go
             }
             Exit::NonMaskableWindow => {
+                vcpu.count(&exit);
                 vcpu.set_look();
                 Flow::Go
             }
-            Exit::Memory(access) => self.memory_access(vcpu, access),
-            Exit::Control(access) => self.control(vcpu, access),
-            other => self.rare(vcpu, other),
+            Exit::Memory(access) => {
+                vcpu.count(&exit);
+                self.memory_access(vcpu, &access)
+            }
+            Exit::Control(access) => {
+                vcpu.count(&exit);
+                self.control(vcpu, &access)
+            }
+            other => {
+                vcpu.count(&other);
+                self.rare(vcpu, &other)
+            }
         }
     }
 
@@ -179,56 +209,86 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// IN and OUT.
     #[inline(always)]
     fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
-        let Some(next) = vcpu.virt.next_instruction() else {
+        let Some(next) = vcpu.virt.after_port() else {
             return stop(Reason::UnknownExit(0x7b));
         };
         let (port, width) = (access.port, access.width);
         let flow = match access.direction {
             Direction::In => {
-                let (value, flow) = self.port_in(vcpu, port, width);
+                let (value, flow) = self.port_in(vcpu.number, port, width);
                 let old = vcpu.virt.general(General::Rax);
-                vcpu.virt.set_general(General::Rax, width.merge(old, value));
+                // Nearly all are bytes: the compiler makes less of this than of the general case.
+                let new = if width == Width::Byte {
+                    old & !0xff | u64::from(value as u8)
+                } else {
+                    width.merge(old, u64::from(value))
+                };
+                vcpu.virt.set_general(General::Rax, new);
                 flow
             }
             Direction::Out => {
                 let value = vcpu.virt.general(General::Rax) & width.mask();
-                self.port_out(vcpu, port, width, value as u32)
+                self.port_out(vcpu.number, port, width, value as u32)
             }
         };
         vcpu.virt.complete(next);
         flow
     }
 
-    #[inline]
-    fn port_in(&self, vcpu: &mut VirtualProcessor<I>, port: u16, width: Width) -> (u64, Flow) {
-        let (value, flow) = self.with_devices(vcpu.number, |devices, context| {
-            devices
-                .pic
-                .read_port(port, width, context)
-                .or_else(|| devices.others.read_port(port, width, context))
-        });
-        let value = value.unwrap_or_else(|| {
-            self.note(Kind::Unknown, Subject::PortRead(port));
-            u32::MAX
-        });
-        (u64::from(value), flow)
+    /// The number of the PIC among those that claim ports; the others have lower ones.
+    const PIC: u8 = I::Devices::COUNT + 1;
+    /// Whose each port is.
+    const PORTS: &'static PortMap = &I::Devices::PORTS.claimed(I::LegacyPic::PORTS, Self::PIC);
+
+    /// What the PIC is told of the time.
+    #[inline(always)]
+    fn pic_time(&self) -> GuestTime {
+        if I::LegacyPic::CLOCKED { self.compartment.time(self.host.now()) } else { GuestTime(0) }
     }
 
-    #[inline]
-    fn port_out(&self, vcpu: &mut VirtualProcessor<I>, port: u16, width: Width, value: u32) -> Flow {
-        let mut to_pic = false;
-        let (known, flow) = self.with_devices(vcpu.number, |devices, context| {
-            to_pic = devices.pic.write_port(port, width, value, context);
-            to_pic || devices.others.write_port(port, width, value, context)
-        });
-        if to_pic {
-            let devices = self.compartment.platform.lock();
-            self.look_at_pic(vcpu.number, &devices);
+    #[inline(always)]
+    fn port_in(&self, own: u8, port: u16, width: Width) -> (u32, Flow) {
+        let owner = Self::PORTS.owner(port);
+        if owner == 0 {
+            self.note(Kind::Unknown, Subject::PortRead(port));
+            return (u32::MAX, Flow::Go);
         }
-        if !known {
+        if owner == Self::PIC {
+            return self.with_devices_at(own, self.pic_time(), |devices, context| {
+                devices.pic.read_claimed(port, width, context)
+            });
+        }
+        self.with_devices(own, |devices, context| devices.others.read_port(owner, port, width, context))
+    }
+
+    #[inline(always)]
+    fn port_out(&self, own: u8, port: u16, width: Width, value: u32) -> Flow {
+        let owner = Self::PORTS.owner(port);
+        if owner == 0 {
             self.note(Kind::Unknown, Subject::PortWrite(port));
+            return Flow::Go;
         }
+        if owner == Self::PIC {
+            let ((), flow) = self.with_devices_at(own, self.pic_time(), |devices, context| {
+                devices.pic.write_claimed(port, width, value, context);
+                self.look_at_pic(own, devices);
+            });
+            return flow;
+        }
+        let ((), flow) = self.with_devices(own, |devices, context| {
+            devices.others.write_port(owner, port, width, value, context);
+        });
         flow
+    }
+
+    #[inline(never)]
+    fn string_port_in(&self, own: u8, port: u16, width: Width) -> (u32, Flow) {
+        self.port_in(own, port, width)
+    }
+
+    #[inline(never)]
+    fn string_port_out(&self, own: u8, port: u16, width: Width, value: u32) -> Flow {
+        self.port_out(own, port, width, value)
     }
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
@@ -270,7 +330,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return flow;
         }
         let flow = if incoming {
-            let (value, flow) = self.port_in(vcpu, access.port, access.width);
+            let (value, flow) = self.string_port_in(vcpu.number, access.port, access.width);
             for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
@@ -280,7 +340,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             flow
         } else {
             let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            self.port_out(vcpu, access.port, access.width, value)
+            self.string_port_out(vcpu.number, access.port, access.width, value)
         };
         let step = if vcpu.virt.flags().contains(x86::Rflags::DIRECTION) {
             0u64.wrapping_sub(bytes as u64)
@@ -306,7 +366,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             let base = if matches!(name, SegmentName::Fs | SegmentName::Gs) { segment.base } else { 0 };
             let linear = base.wrapping_add(offset);
             let canonical = (linear as i64) << 16 >> 16 == linear as i64;
-            return if canonical { Ok(linear) } else { Err(Fault::GP) };
+            if canonical {
+                return Ok(linear);
+            }
+            return Err(if name == SegmentName::Ss { Fault::Stack(0) } else { Fault::GP });
         }
         // Expand-down segments are not used by current systems; their limit is then checked too strictly.
         if offset > u64::from(segment.limit) {
@@ -328,7 +391,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let mut done = 0;
         while done < buffer.len() {
             let at = linear.wrapping_add(done as u64);
-            let translation = match fetch::translate(&paging, at, access, self.memory) {
+            let translation = match fetch::translate_and_mark(&paging, at, access, self.memory) {
                 Ok(translation) => translation,
                 Err(walk::WalkFailure::Fault(fault)) => return Err(self.raise(vcpu, fault)),
                 Err(walk::WalkFailure::NotMemory(at)) => return Err(stop(Reason::OutsideMemory(at.get()))),
@@ -584,11 +647,27 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             self.note(Kind::Malformed, Subject::MemoryWrite(at & !0xfff));
             return Flow::Go;
         }
+        let offset = (at & 0xffc) as u16;
+        if offset == END_OF_INTERRUPT {
+            return self.end_of_interrupt(vcpu);
+        }
         let now = vcpu.virt.ticks();
         let mut effects = ApicEffects::default();
-        let offset = (at & 0xffc) as u16;
         vcpu.apic.write(offset, value as u32, now, &mut effects);
         self.after_apic(vcpu, offset, &effects)
+    }
+
+    /// The guest ended an interrupt at its local APIC. That can make another one of the APIC's deliverable, and changes nothing else.
+    #[inline(always)]
+    pub fn end_of_interrupt(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+        let level = vcpu.apic.end_of_interrupt();
+        if vcpu.apic.pending().is_some() {
+            vcpu.set_look();
+        }
+        match level {
+            Some(vector) => self.end_of_level(vcpu, vector),
+            None => Flow::Go,
+        }
     }
 
     /// What a write to the register at `offset` of the local APIC's page asks of the fabric.

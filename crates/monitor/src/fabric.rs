@@ -7,7 +7,7 @@ use crate::mailbox::request;
 use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
-    Context, DeliveryMode, DeviceSet, Effect, Effects, GuestMemory, Host, Image, InterruptCommand,
+    Context, DeliveryMode, DeviceSet, Effect, Effects, GuestMemory, GuestTime, Host, Image, InterruptCommand,
     InterruptMessage, IoApic, LegacyPic, Line, Power, Shorthand,
 };
 use core::sync::atomic::Ordering;
@@ -33,14 +33,25 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         access: impl FnOnce(&mut Devices<I>, &mut Context<'_>) -> R,
     ) -> (R, Flow) {
         let now = self.compartment.time(self.host.now());
+        self.with_devices_at(own, now, access)
+    }
+
+    /// As [`Self::with_devices`], at a time that the caller knows.
+    #[inline(always)]
+    pub fn with_devices_at<R>(
+        &self,
+        own: u8,
+        now: GuestTime,
+        access: impl FnOnce(&mut Devices<I>, &mut Context<'_>) -> R,
+    ) -> (R, Flow) {
         let mut devices = self.compartment.platform.lock();
         let mut effects = Effects::new();
         let mut context = Context { now, effects: &mut effects, memory: self.memory };
         let result = access(&mut devices, &mut context);
-        let mut flow = Flow::Go;
-        if !effects.is_empty() {
-            flow = self.apply(own, &mut devices, &mut effects);
+        if !effects.touched() {
+            return (result, Flow::Go);
         }
+        let flow = if effects.is_empty() { Flow::Go } else { self.apply(own, &mut devices, &mut effects) };
         let timers = effects.take_timers_changed();
         drop(devices);
         if timers {

@@ -89,6 +89,23 @@ pub fn translate<M: GuestMemory>(
     walk::translate(paging, GuestLinear::new(at), access, |address| memory.read_quad(address).ok())
 }
 
+/// As [`translate`], for an access that the guest's processor has not made itself: marks the pages accessed, and dirty where it writes, as
+/// the processor would have.
+pub fn translate_and_mark<M: GuestMemory>(
+    paging: &Paging,
+    at: u64,
+    access: Access,
+    memory: &M,
+) -> Result<walk::Translation, WalkFailure> {
+    walk::translate_and_mark(
+        paging,
+        GuestLinear::new(at),
+        access,
+        |address| memory.read_quad(address).ok(),
+        |address, old, new| memory.exchange_quad(address, old, new),
+    )
+}
+
 /// Fetches the instruction's bytes: all 15 that it may have, or those up to the end of what is mapped.
 #[inline]
 pub fn fetch<V: Vcpu, M: GuestMemory>(

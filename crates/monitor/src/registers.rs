@@ -11,6 +11,8 @@ use x86::{Efer, Fault, General, msr};
 
 /// MTRR capabilities: eight variable ranges, fixed ranges, write-combining.
 const MTRR_CAPABILITIES: u64 = VARIABLE_RANGES as u64 | 1 << 8 | 1 << 10;
+/// The end-of-interrupt register of an x2APIC.
+const END_OF_INTERRUPT: u32 = msr::X2APIC_FIRST + 0xb;
 /// DE_CFG: LFENCE is serializing, which is what software sets it for.
 const SERIALIZING_FENCE: u64 = 1 << 1;
 /// HWCR: the time stamp counter runs at the P0 frequency, so software need not look for another.
@@ -84,6 +86,12 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let number = vcpu.virt.general(General::Rcx) as u32;
         let value = vcpu.virt.general(General::Rdx) << 32 | vcpu.virt.general(General::Rax) & 0xffff_ffff;
         match number {
+            END_OF_INTERRUPT if value == 0 && vcpu.apic.is_extended() => {
+                if let Flow::End(ending) = self.end_of_interrupt(vcpu) {
+                    self.end(vcpu.number, ending);
+                }
+                Ok(())
+            }
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
                 let now = vcpu.virt.ticks();
                 let mut effects = ApicEffects::default();

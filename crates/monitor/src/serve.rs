@@ -76,24 +76,27 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 return leave;
             }
             let exit = vcpu.virt.run();
-            if let Some(count) = vcpu.exits.get_mut(exit.kind()) {
-                *count += 1;
-            }
-            let flow = match exit {
-                Exit::Interrupted => {
-                    if let Some(leave) = self.interrupted(vcpu, until) {
-                        return leave;
-                    }
-                    Flow::Go
+            if matches!(exit, Exit::Interrupted) {
+                vcpu.count(&exit);
+                if let Some(leave) = self.interrupted(vcpu, until) {
+                    return leave;
                 }
-                exit => self.dispatch(vcpu, &exit),
-            };
-            if let Flow::End(ending) = flow
-                && self.end(vcpu.number, ending)
-                && let Ending::Stopped(reason) = ending
-            {
-                self.dump(vcpu, reason);
+                continue;
             }
+            if let Flow::End(ending) = self.dispatch(vcpu, exit) {
+                self.ended(vcpu, ending);
+            }
+        }
+    }
+
+    /// What the guest did ends its compartment.
+    #[cold]
+    #[inline(never)]
+    fn ended(&self, vcpu: &VirtualProcessor<I>, ending: Ending) {
+        if self.end(vcpu.number, ending)
+            && let Ending::Stopped(reason) = ending
+        {
+            self.dump(vcpu, reason);
         }
     }
 

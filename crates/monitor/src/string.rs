@@ -64,7 +64,7 @@ fn locate<I: Image, M: GuestMemory, const VCPUS: usize>(
     access: walk::Access,
 ) -> Step<GuestPhysical> {
     let paging = fetch::paging(&vcpu.virt, serving.compartment.cpuid.physical_bits());
-    match fetch::translate(&paging, linear, access, serving.memory) {
+    match fetch::translate_and_mark(&paging, linear, access, serving.memory) {
         Ok(translation) => Ok(translation.address),
         Err(walk::WalkFailure::Fault(fault)) => Err(raise(vcpu, fault)),
         Err(walk::WalkFailure::NotMemory(at)) => {
@@ -126,7 +126,7 @@ fn write<I: Image, M: GuestMemory, const VCPUS: usize>(
     }
     match serving.memory_out(vcpu, at.get(), width, value & width.mask()) {
         Flow::Go => Ok(()),
-        end => Err(end),
+        end @ Flow::End(_) => Err(end),
     }
 }
 
@@ -169,7 +169,7 @@ fn element<I: Image, M: GuestMemory, const VCPUS: usize>(
             write(serving, vcpu, target, width, value)?;
         }
         (StringFunction::Store, _, Some(target)) => {
-            write(serving, vcpu, target, width, accumulator & width.mask())?
+            write(serving, vcpu, target, width, accumulator & width.mask())?;
         }
         (StringFunction::Load, Some(source), _) => {
             let value = read(serving, vcpu, source, width)?;

@@ -7,11 +7,6 @@ use contracts::{
 };
 use x86::{Exception, SegmentName, Width};
 
-/// VMEXIT_IRET.
-pub const IRET: u32 = 0x74;
-/// VMEXIT_IOIO.
-pub const PORT: u32 = 0x7b;
-
 /// Reads why the guest came back.
 ///
 /// Only the low 32 bits of the code count: emulators differ in the upper ones (VMEXIT_INVALID is -1 in 32 or in 64 bits).
@@ -19,18 +14,14 @@ pub const PORT: u32 = 0x7b;
 pub fn decode(block: &ControlBlock) -> Exit {
     let (first, second) = (block.exit_information_1, block.exit_information_2);
     match block.exit_code as u32 {
-        PORT => port(first),
-        0x7c => {
-            if first & 1 == 0 {
-                Exit::ReadMsr
-            } else {
-                Exit::WriteMsr
-            }
-        }
+        0x7b => port(first),
+        0x7c if first & 1 == 0 => Exit::ReadMsr,
+        0x7c => Exit::WriteMsr,
         0x78 => Exit::Halt,
-        0x60 | 0x61 | 0x62 => Exit::Interrupted,
+        0x60..=0x62 => Exit::Interrupted,
         0x64 => Exit::InterruptWindow,
         0x72 => Exit::Cpuid,
+        0x74 => Exit::NonMaskableWindow,
         0x400 => Exit::Memory(MemoryExit {
             address: GuestPhysical::new(second),
             access: match (first >> 4 & 1, first >> 1 & 1) {
@@ -50,7 +41,6 @@ pub fn decode(block: &ControlBlock) -> Exit {
         0x63 => Exit::HostInit,
         0x6f => Exit::ReadPerformanceCounter,
         0x73 => Exit::Unsupported(Unsupported::ResumeFromManagement),
-        IRET => Exit::NonMaskableWindow,
         0x76 | 0x89 => Exit::CacheInvalidation,
         0x77 => Exit::Pause,
         0x7d => Exit::TaskSwitch,
@@ -70,11 +60,8 @@ pub fn decode(block: &ControlBlock) -> Exit {
 fn port(information: u64) -> Exit {
     let port = (information >> 16) as u16;
     let direction = if information & 1 == 1 { Direction::In } else { Direction::Out };
-    let width = match information >> 4 & 7 {
-        1 => Width::Byte,
-        2 => Width::Word,
-        _ => Width::Double,
-    };
+    // Exactly one of the three bits is set.
+    let width = Width::from_bytes((information >> 4 & 7) as u8).unwrap_or(Width::Double);
     if information >> 2 & 1 == 0 {
         return Exit::Port(PortExit { port, width, direction });
     }

@@ -6,7 +6,7 @@ use crate::vector::VectorState;
 use crate::{exit, permissions};
 use address::HostPhysical;
 use contracts::{Attachment, Exit, GuestTicks, NextInstruction, StartState, Vcpu};
-use core::arch::naked_asm;
+use core::arch::asm;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use cpu::Features;
@@ -49,14 +49,16 @@ const ALWAYS_3: Intercepts3 = Intercepts3::INTERRUPT
     .union(Intercepts3::FERR_FREEZE)
     .union(Intercepts3::SHUTDOWN);
 
+/// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
+const HOST_PAGE: usize = General::Rax as usize;
+
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction.
 pub struct SvmVcpu<N> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
-    /// General registers by number; RAX and RSP live in the VMCB.
+    /// General registers by number. RAX and RSP live in the VMCB; in place of the former is [`HOST_PAGE`].
     general: [u64; 16],
-    host_page: u64,
     debug: [u64; 4],
     xcr0: Xcr0,
     ticks_aux: u32,
@@ -85,7 +87,6 @@ impl<N: NextInstruction> SvmVcpu<N> {
             block_physical: frames.control_block.physical(),
             vector: VectorState::new(frames.vector.pointer(), features),
             general: [0; 16],
-            host_page: 0,
             debug: [0; 4],
             xcr0: Xcr0::X87,
             ticks_aux: 0,
@@ -138,6 +139,29 @@ impl<N: NextInstruction> SvmVcpu<N> {
         self.efer().contains(Efer::LONG_MODE_ACTIVE)
     }
 
+    /// An event whose delivery was cut short goes in first at the next entry. INTn does not: it is executed again, since RIP still
+    /// points at it.
+    #[cold]
+    #[inline(never)]
+    fn deliver_again(&mut self) {
+        let block = self.block_mut();
+        let cut = block.exit_interruption;
+        if cut & event::TYPE != event::SOFTWARE {
+            block.event_injection = cut;
+        }
+    }
+
+    /// IRET is about to be executed, which ends the masking of NMIs.
+    #[cold]
+    #[inline(never)]
+    fn non_maskable_handler_returns(&mut self) {
+        let block = self.block_mut();
+        block.intercepts_3 &= !Intercepts3::IRET.bits();
+        let rip = block.rip;
+        self.in_non_maskable = false;
+        self.returning_at = Some(rip);
+    }
+
     /// The double-fault rules (APM Vol. 2 table 8-3) for a new exception while another one is on its way.
     fn combined(pending: u64, new: Exception) -> Option<Exception> {
         let contributory = |vector: u8| matches!(vector, 0 | 10..=13);
@@ -156,81 +180,87 @@ impl<N: NextInstruction> SvmVcpu<N> {
 
 /// One round trip: enters the guest with the VMCB at `block`, comes back at the next #VMEXIT.
 ///
-/// `general` points at 16 registers by number, of which 0 (RAX) and 4 (RSP) are not used; `host` is the page that holds the host's half
-/// of VMLOAD's registers.
+/// Inlined where it is used, so that the compiler saves no more of the host's registers than hold something.
 ///
 /// Interrupts are masked before and after. Between CLGI and VMRUN nothing is taken, so a kick that came after the caller's
 /// last look at its mailbox makes VMRUN come back at once (APM Vol. 2 §15.17): IF is set there because with V_INTR_MASKING
 /// the host's IF decides whether physical interrupts make the guest exit (APM Vol. 2 §15.21.1).
 ///
 /// # Safety
-/// SVM is enabled on this processor; `block` is the physical address of a VMCB and `host` of a page that VMSAVE filled on this
-/// processor; `general` points to 16 writable registers.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn world_switch(block: u64, general: *mut [u64; 16], host: u64) {
-    naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdx",
-        "push rsi",
-        "mov rax, rdi",
-        "mov rcx, [rsi + 8]",
-        "mov rdx, [rsi + 16]",
-        "mov rbx, [rsi + 24]",
-        "mov rbp, [rsi + 40]",
-        "mov rdi, [rsi + 56]",
-        "mov r8, [rsi + 64]",
-        "mov r9, [rsi + 72]",
-        "mov r10, [rsi + 80]",
-        "mov r11, [rsi + 88]",
-        "mov r12, [rsi + 96]",
-        "mov r13, [rsi + 104]",
-        "mov r14, [rsi + 112]",
-        "mov r15, [rsi + 120]",
-        "mov rsi, [rsi + 48]",
-        "clgi",
-        "sti",
-        "vmload rax",
-        "vmrun rax",
-        "vmsave rax",
-        "cli",
-        // RSP is the host's again. The guest's RSI goes where the pointer to the registers was.
-        "xchg rsi, [rsp]",
-        "mov [rsi + 8], rcx",
-        "mov [rsi + 16], rdx",
-        "mov [rsi + 24], rbx",
-        "mov [rsi + 40], rbp",
-        "mov [rsi + 56], rdi",
-        "mov [rsi + 64], r8",
-        "mov [rsi + 72], r9",
-        "mov [rsi + 80], r10",
-        "mov [rsi + 88], r11",
-        "mov [rsi + 96], r12",
-        "mov [rsi + 104], r13",
-        "mov [rsi + 112], r14",
-        "mov [rsi + 120], r15",
-        "pop rcx",
-        "mov [rsi + 48], rcx",
-        "pop rax",
-        "vmload rax",
-        "stgi",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-    )
+/// SVM is enabled on this processor; `block` is the physical address of a VMCB; `general` points to a virtual processor's
+/// [`SvmVcpu::general`], whose place [`HOST_PAGE`] names a page that VMSAVE filled on this processor.
+#[inline(always)]
+unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
+    // SAFETY: the caller's promise. All registers that the guest may have changed are named or put back: RBX, RBP and RSP here, the
+    // others as outputs, FS, GS, TR, LDTR and the system call registers by VMLOAD. Vector registers are not the hypervisor's.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "push rsi",
+            "mov rcx, [rsi + 8]",
+            "mov rdx, [rsi + 16]",
+            "mov rbx, [rsi + 24]",
+            "mov rbp, [rsi + 40]",
+            "mov rdi, [rsi + 56]",
+            "mov r8, [rsi + 64]",
+            "mov r9, [rsi + 72]",
+            "mov r10, [rsi + 80]",
+            "mov r11, [rsi + 88]",
+            "mov r12, [rsi + 96]",
+            "mov r13, [rsi + 104]",
+            "mov r14, [rsi + 112]",
+            "mov r15, [rsi + 120]",
+            "mov rsi, [rsi + 48]",
+            "clgi",
+            "sti",
+            "vmload rax",
+            "vmrun rax",
+            "vmsave rax",
+            "cli",
+            // RSP is the host's again. The guest's RSI goes where the pointer to the registers was, and from there to its place.
+            "xchg rsi, [rsp]",
+            "mov [rsi + 8], rcx",
+            "mov [rsi + 16], rdx",
+            "mov [rsi + 24], rbx",
+            "mov [rsi + 40], rbp",
+            "mov [rsi + 56], rdi",
+            "mov [rsi + 64], r8",
+            "mov [rsi + 72], r9",
+            "mov [rsi + 80], r10",
+            "mov [rsi + 88], r11",
+            "mov [rsi + 96], r12",
+            "mov [rsi + 104], r13",
+            "mov [rsi + 112], r14",
+            "mov [rsi + 120], r15",
+            "pop qword ptr [rsi + 48]",
+            "mov rax, [rsi]",
+            "vmload rax",
+            "stgi",
+            "pop rbp",
+            "pop rbx",
+            inout("rax") block => _,
+            inout("rsi") general => _,
+            out("rcx") _,
+            out("rdx") _,
+            out("rdi") _,
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            out("r11") _,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+        );
+    }
 }
 
 impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
     fn start(&mut self, state: &StartState) {
+        let page = self.general[HOST_PAGE];
         self.general = state.general;
+        self.general[HOST_PAGE] = page;
         self.debug = [0; 4];
         self.xcr0 = Xcr0::X87;
         self.in_non_maskable = false;
@@ -287,7 +317,7 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         if how.moved || self.address_space_shared {
             self.flush_translations();
         }
-        self.host_page = host::registers(how.cpu).map_or(0, HostPhysical::get);
+        self.general[HOST_PAGE] = host::registers(how.cpu).map_or(0, HostPhysical::get);
         cpu::vector::set_debug_addresses(self.debug);
         // SAFETY: the area holds what `reset` or `save` wrote; the values of XCR0, DR0–3 and TSC_AUX are the guest's, checked
         // when they were set, and the hypervisor itself uses none of these registers (it is compiled without vector
@@ -308,31 +338,28 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
             self.vector.save();
         }
         self.debug = cpu::vector::debug_addresses();
-        self.host_page = 0;
+        self.general[HOST_PAGE] = 0;
     }
 
     #[inline(always)]
     fn run(&mut self) -> Exit {
-        if self.host_page == 0 {
+        if self.general[HOST_PAGE] == 0 {
             return Exit::Failed(contracts::EntryFailure { code: 0 });
         }
-        // SAFETY: `host_page` is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
+        // SAFETY: the host's page is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
         // the VMCB is this virtual processor's own, and its RAM, tables and permission maps were set by `new`.
-        unsafe { world_switch(self.block_physical.get(), &raw mut self.general, self.host_page) };
+        unsafe { world_switch(self.block_physical.get(), &raw mut self.general) };
         let block = self.block_mut();
         block.flush = flush::NOTHING;
-        // An event whose delivery was cut short goes in first at the next entry. INTn is not: it is executed again, since RIP still
-        // points at it.
-        let cut = block.exit_interruption;
-        block.event_injection =
-            if cut & event::VALID != 0 && cut & event::TYPE != event::SOFTWARE { cut } else { 0 };
-        if block.exit_code as u32 == exit::IRET {
-            block.intercepts_3 &= !Intercepts3::IRET.bits();
-            let rip = block.rip;
-            self.in_non_maskable = false;
-            self.returning_at = Some(rip);
+        block.event_injection = 0;
+        if block.exit_interruption & event::VALID != 0 {
+            self.deliver_again();
         }
-        exit::decode(self.block())
+        let exit = exit::decode(self.block());
+        if matches!(exit, Exit::NonMaskableWindow) {
+            self.non_maskable_handler_returns();
+        }
+        exit
     }
 
     #[inline(always)]
@@ -361,11 +388,13 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
     #[inline(always)]
     fn next_instruction(&self) -> Option<u64> {
         let block = self.block();
-        if block.exit_code as u32 == exit::PORT {
-            // IN and OUT have always said so (APM Vol. 2 §15.10.2).
-            return Some(block.exit_information_2);
-        }
         (N::SAVED && block.next_instruction != 0).then_some(block.next_instruction)
+    }
+
+    /// IN and OUT have always said so (APM Vol. 2 §15.10.2).
+    #[inline(always)]
+    fn after_port(&self) -> Option<u64> {
+        Some(self.block().exit_information_2)
     }
 
     #[inline(always)]
@@ -444,7 +473,11 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
 
     /// Asked of the processor: emulators let a guest set it without the exit that was asked for.
     fn xcr0(&self) -> Xcr0 {
-        if self.host_page == 0 { self.xcr0 } else { self.vector.extended_control().unwrap_or(self.xcr0) }
+        if self.general[HOST_PAGE] == 0 {
+            self.xcr0
+        } else {
+            self.vector.extended_control().unwrap_or(self.xcr0)
+        }
     }
 
     fn set_xcr0(&mut self, value: Xcr0) {

@@ -158,12 +158,6 @@ impl LocalApic {
         self.base & base::ENABLED != 0
     }
 
-    /// x2APIC mode. The base never has this bit without the enable bit.
-    #[inline]
-    const fn is_extended(&self) -> bool {
-        self.base & base::EXTENDED != 0
-    }
-
     /// Whether fixed interrupts are taken. A globally disabled APIC is as after reset, so its spurious-interrupt register
     /// says no.
     #[inline]
@@ -229,16 +223,6 @@ impl LocalApic {
         }
     }
 
-    /// SDM §11.8.5.
-    #[inline]
-    fn end_of_interrupt(&mut self, effects: &mut ApicEffects) {
-        let Some(place) = self.in_service.highest() else { return };
-        self.in_service.remove(place);
-        if self.level.contains(place) {
-            effects.level_end = Some(place.vector());
-        }
-    }
-
     /// SDM §11.12.10.2: the logical id of an x2APIC follows from its id.
     const fn derived_logical(&self) -> u32 {
         (self.id as u32 >> 4) << 16 | 1 << (self.id & 15)
@@ -257,7 +241,7 @@ impl LocalApic {
     }
 
     #[inline]
-    const fn command(
+    fn command(
         &self,
         low: u32,
         destination: u32,
@@ -383,7 +367,7 @@ impl LocalApic {
     fn set_common(&mut self, register: u8, value: u32, now: GuestTicks, effects: &mut ApicEffects) {
         match register {
             register::TASK_PRIORITY => self.task_priority = value as u8,
-            register::END_OF_INTERRUPT => self.end_of_interrupt(effects),
+            register::END_OF_INTERRUPT => effects.level_end = self.end_of_interrupt(),
             register::SPURIOUS => self.set_spurious(value, now, effects),
             register::ERROR_STATUS => {
                 // SDM §11.5.3: the write clears what was logged and logs what happened since the last write.
@@ -534,7 +518,7 @@ impl contracts::LocalApic for LocalApic {
         }
         let register = (offset >> 4) as u8;
         if register == register::END_OF_INTERRUPT {
-            self.end_of_interrupt(effects);
+            effects.level_end = self.end_of_interrupt();
         } else {
             self.write_page(register, value, now, effects);
         }
@@ -565,7 +549,7 @@ impl contracts::LocalApic for LocalApic {
                 if value != 0 {
                     return false;
                 }
-                self.end_of_interrupt(effects);
+                effects.level_end = self.end_of_interrupt();
                 true
             }
             COMMAND => {
@@ -582,6 +566,20 @@ impl contracts::LocalApic for LocalApic {
                 Err(_) => false,
             },
         }
+    }
+
+    /// The base never has this bit without the enable bit.
+    #[inline]
+    fn is_extended(&self) -> bool {
+        self.base & base::EXTENDED != 0
+    }
+
+    /// SDM §11.8.5.
+    #[inline]
+    fn end_of_interrupt(&mut self) -> Option<u8> {
+        let place = self.in_service.highest()?;
+        self.in_service.remove(place);
+        self.level.contains(place).then(|| place.vector())
     }
 
     #[inline]

@@ -60,6 +60,8 @@ impl Device for Pic {
         PortRange { first: MASTER_LEVEL, last: SLAVE_LEVEL },
     ];
 
+    const CLOCKED: bool = false;
+
     fn new(_: &Platform) -> Self {
         Self { master: Chip::initialized(0x08, 1 << CASCADE), slave: Chip::initialized(0x70, CASCADE) }
     }

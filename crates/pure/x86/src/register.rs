@@ -84,6 +84,7 @@ impl Width {
     }
 
     /// The width of so many bytes, if there is one.
+    #[inline]
     pub const fn from_bytes(bytes: u8) -> Option<Self> {
         match bytes {
             1 => Some(Self::Byte),
