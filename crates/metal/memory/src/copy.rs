@@ -65,6 +65,20 @@ pub unsafe fn load_quad(from: *const u8) -> u64 {
     value
 }
 
+/// Replaces eight bytes by `new` if they are `old`, in one locked access; answers whether they were.
+///
+/// # Safety
+///
+/// They are aligned, mapped, writable and not borrowed by anybody.
+pub unsafe fn exchange_quad(place: *mut u8, old: u64, new: u64) -> bool {
+    let found: u64;
+    // SAFETY: The caller's promise.
+    unsafe {
+        asm!("lock cmpxchg [{}], {}", in(reg) place, in(reg) new, inout("rax") old => found, options(nostack));
+    }
+    found == old
+}
+
 /// Writes eight bytes at any alignment in one instruction.
 ///
 /// # Safety

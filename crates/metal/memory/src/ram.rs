@@ -117,6 +117,14 @@ impl GuestMemory for Ram {
         self.read_high_quad(at)
     }
 
+    fn exchange_quad(&self, at: GuestPhysical, old: u64, new: u64) -> bool {
+        match self.locate(at, 8) {
+            // SAFETY: `locate`: eight bytes of mapped RAM; they are aligned, and nobody borrows them.
+            Ok(place) if at.is_aligned(8) => unsafe { copy::exchange_quad(place as *mut u8, old, new) },
+            _ => false,
+        }
+    }
+
     fn clear(&self) {
         for (start, length) in [(0, self.low), (HIGH_START, self.high)] {
             // SAFETY: Both parts are mapped RAM, whole pages, and nobody borrows them.
@@ -184,6 +192,17 @@ mod tests {
             assert_eq!(ram.read_quad(at(address)), Err(NotMemory), "{address:#x}");
             assert_eq!(ram.read(at(address), &mut [0; 8]), Err(NotMemory), "{address:#x}");
         }
+    }
+
+    #[test]
+    fn a_quad_is_exchanged_only_where_it_is_as_expected() {
+        let mut bytes = [0; LOW];
+        let ram = ram(&mut bytes);
+        assert!(ram.exchange_quad(at(0x100), 0, 7));
+        assert!(!ram.exchange_quad(at(0x100), 0, 9));
+        assert_eq!(ram.read_quad(at(0x100)), Ok(7));
+        assert!(!ram.exchange_quad(at(0x101), 0, 9), "unaligned");
+        assert!(!ram.exchange_quad(at(LOW as u64), 0, 9), "no memory");
     }
 
     #[test]
