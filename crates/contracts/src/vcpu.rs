@@ -92,7 +92,8 @@ pub trait Vcpu {
     /// Loads what [`Vcpu::run`] does not: vector state, debug registers, speculation controls.
     fn attach(&mut self, how: Attachment);
 
-    /// Stores what [`Vcpu::attach`] loaded, and leaves nothing of it in the processor.
+    /// Stores what [`Vcpu::attach`] loaded. The processor's vector and debug registers keep their values until the next attach replaces
+    /// every one of them; nothing reads them in between, since the hypervisor is compiled without vector instructions.
     fn detach(&mut self);
 
     /// Enters the guest until it comes back. An event whose delivery was cut short is delivered first at the next entry.
