@@ -88,16 +88,16 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             Exit::Hypercall => {
                 // No hypercall exists yet. Without one, VMMCALL is what it is on a processor without SVM.
                 self.note(Kind::Unknown, Subject::Hypercall(vcpu.virt.general(General::Rax)));
-                self.raise(vcpu, Fault::InvalidOpcode)
+                Self::raise(vcpu, Fault::InvalidOpcode)
             }
             Exit::Pause => self.finish_if(vcpu, Intercepted::Pause, |_, _| Ok(())),
             // Caches are coherent and belong to the host: a guest that writes them back or drops them changes nothing. The privilege
             // was checked by the processor.
             Exit::CacheInvalidation => self.cache(vcpu),
-            Exit::ReadPerformanceCounter => self.raise(vcpu, Fault::GP),
+            Exit::ReadPerformanceCounter => Self::raise(vcpu, Fault::GP),
             Exit::Unsupported(what) => {
                 self.note(Kind::Denied, Subject::Instruction(*what));
-                self.raise(vcpu, Fault::InvalidOpcode)
+                Self::raise(vcpu, Fault::InvalidOpcode)
             }
             Exit::Exception(Exception::MachineCheck, _) | Exit::Interrupted | Exit::HostInit => Flow::Go,
             Exit::Exception(exception, code) => {
@@ -111,7 +111,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             Exit::TaskSwitch => {
                 // No current system switches tasks in hardware. #GP is what a broken task gate earns.
                 self.note(Kind::Malformed, Subject::TaskSwitch);
-                self.raise(vcpu, Fault::GP)
+                Self::raise(vcpu, Fault::GP)
             }
             Exit::Shutdown => stop(Reason::TripleFault),
             Exit::Failed(failure) => stop(Reason::EntryFailed(failure.code)),
@@ -120,14 +120,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
-    fn raise(&self, vcpu: &mut VirtualProcessor<I>, fault: Fault) -> Flow {
+    fn raise(vcpu: &mut VirtualProcessor<I>, fault: Fault) -> Flow {
         if vcpu.virt.inject_fault(fault) { Flow::Go } else { stop(Reason::TripleFault) }
     }
 
-    fn trouble(&self, vcpu: &mut VirtualProcessor<I>, trouble: Trouble) -> Flow {
+    fn trouble(vcpu: &mut VirtualProcessor<I>, trouble: Trouble) -> Flow {
         match trouble {
             Trouble::Again => Flow::Go,
-            Trouble::Fault(fault) => self.raise(vcpu, fault),
+            Trouble::Fault(fault) => Self::raise(vcpu, fault),
             Trouble::OutsideMemory(at) => stop(Reason::OutsideMemory(at)),
             Trouble::Unsupported(at) => stop(Reason::Instruction(at)),
         }
@@ -144,14 +144,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let next =
             match fetch::next(&vcpu.virt, self.memory, expected, self.compartment.cpuid.physical_bits()) {
                 Ok(next) => next,
-                Err(trouble) => return self.trouble(vcpu, trouble),
+                Err(trouble) => return Self::trouble(vcpu, trouble),
             };
         match action(self, vcpu) {
             Ok(()) => {
                 vcpu.virt.complete(next);
                 Flow::Go
             }
-            Err(fault) => self.raise(vcpu, fault),
+            Err(fault) => Self::raise(vcpu, fault),
         }
     }
 
@@ -166,7 +166,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 vcpu.virt.complete(next);
                 Flow::Go
             }
-            Err(trouble) => self.trouble(vcpu, trouble),
+            Err(trouble) => Self::trouble(vcpu, trouble),
         }
     }
 
@@ -301,7 +301,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         });
         let instruction = match decoded {
             Ok(instruction) => instruction,
-            Err(trouble) => return self.trouble(vcpu, trouble),
+            Err(trouble) => return Self::trouble(vcpu, trouble),
         };
         let next = fetch::after(&vcpu.virt, code, instruction.length);
         let mask = instruction.address.size.mask();
@@ -319,7 +319,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let offset = vcpu.virt.general(index);
         let linear = match self.linear(vcpu, segment, offset & mask) {
             Ok(linear) => linear,
-            Err(fault) => return self.raise(vcpu, fault),
+            Err(fault) => return Self::raise(vcpu, fault),
         };
         let bytes = usize::from(access.width.bytes());
         let wanted = if incoming { walk::Access::Write } else { walk::Access::Read };
@@ -393,7 +393,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             let at = linear.wrapping_add(done as u64);
             let translation = match fetch::translate_and_mark(&paging, at, access, self.memory) {
                 Ok(translation) => translation,
-                Err(walk::WalkFailure::Fault(fault)) => return Err(self.raise(vcpu, fault)),
+                Err(walk::WalkFailure::Fault(fault)) => return Err(Self::raise(vcpu, fault)),
                 Err(walk::WalkFailure::NotMemory(at)) => return Err(stop(Reason::OutsideMemory(at.get()))),
             };
             let piece = (buffer.len() - done).min(translation.page_length as usize);
@@ -423,7 +423,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             });
         let instruction = match decoded {
             Ok(instruction) => instruction,
-            Err(trouble) => return self.trouble(vcpu, trouble),
+            Err(trouble) => return Self::trouble(vcpu, trouble),
         };
         let long = code == x86::CodeSize::Bits64;
         let result = match instruction.kind {
@@ -467,7 +467,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 vcpu.virt.complete(next);
                 Flow::Go
             }
-            Err(fault) => self.raise(vcpu, fault),
+            Err(fault) => Self::raise(vcpu, fault),
         }
     }
 
@@ -487,7 +487,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let offset = address.offset(|register| vcpu.virt.general(register), next);
         let linear = match self.linear(vcpu, address.segment, offset) {
             Ok(linear) => linear,
-            Err(fault) => return Err(self.raise(vcpu, fault)),
+            Err(fault) => return Err(Self::raise(vcpu, fault)),
         };
         let mut bytes = [0; 2];
         self.copy_linear(vcpu, linear, walk::Access::Read, &mut bytes, false)?;
@@ -543,7 +543,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if access.access == Access::Execute {
             // A fetch from nowhere reads all ones, and no instruction begins with FF FF.
             self.note(Kind::Unknown, Subject::MemoryFetch(at & !0xfff));
-            return self.raise(vcpu, Fault::InvalidOpcode);
+            return Self::raise(vcpu, Fault::InvalidOpcode);
         }
         let code = vcpu.virt.code_size();
         let (length, bytes) = vcpu.virt.fetched_instruction();
@@ -552,14 +552,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         } else {
             match fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits()) {
                 Ok(bytes) => bytes,
-                Err(trouble) => return self.trouble(vcpu, trouble),
+                Err(trouble) => return Self::trouble(vcpu, trouble),
             }
         };
         let instruction = match decode::memory(bytes.as_slice(), code) {
             Ok(instruction) => instruction,
             Err(error) => {
                 let trouble = fetch::refused(error, vcpu.virt.instruction_pointer());
-                return self.trouble(vcpu, trouble);
+                return Self::trouble(vcpu, trouble);
             }
         };
         let width = instruction.width;
@@ -603,7 +603,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[inline]
     pub fn memory_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> (u64, Flow) {
         if vcpu.apic.page() == Some(at & !0xfff) {
-            return (self.apic_in(vcpu, at, width), Flow::Go);
+            return (Self::apic_in(vcpu, at, width), Flow::Go);
         }
         let (value, flow) = self.with_devices(vcpu.number, |devices, context| {
             devices
@@ -636,7 +636,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// The local APIC's registers are 32 bits wide and aligned; anything else is undefined (SDM Vol. 3A §11.4.1) and here reads
     /// the register's bytes, and writes nothing.
-    fn apic_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
+    fn apic_in(vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
         let now = vcpu.virt.ticks();
         let value = vcpu.apic.read((at & 0xffc) as u16, now);
         u64::from(value) >> (8 * (at & 3)) & width.mask()

@@ -1,5 +1,7 @@
 //! Compartments on the fake back end: what a guest does, as a script of exits; what becomes of it, as the console tells it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use contracts::absent::Absent;
 use contracts::fake::{FakeHost, FakeVault, FakeVcpu, Injected};
 use contracts::{
