@@ -78,8 +78,8 @@ pub trait Scheduler: Sync {
         None
     }
 
-    /// Says how fast [`HostTime`] counts, in ticks per millisecond; before anybody runs. A scheduler without time slices
-    /// need not know.
+    /// Says how fast [`HostTime`] counts, in ticks per millisecond; before anybody is admitted. A scheduler without
+    /// time slices need not know.
     #[inline]
     fn calibrate(&self, kilohertz: u32) {
         let _ = kilohertz;

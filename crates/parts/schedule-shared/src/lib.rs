@@ -419,14 +419,8 @@ impl<const VCPUS: usize> Scheduler for ScheduleShared<VCPUS> {
 
     /// A slice is 6 ms from now on. A rate of 0 is nobody's: it changes nothing.
     fn calibrate(&self, kilohertz: u32) {
-        if kilohertz == 0 {
-            return;
-        }
-        let mut state = self.state.lock();
-        let slice = u64::from(kilohertz).saturating_mul(SLICE_MILLISECONDS);
-        state.slice = slice;
-        for entry in &mut state.entries {
-            entry.reach = entry.virtual_ticks(slice.saturating_mul(2));
+        if kilohertz != 0 {
+            self.state.lock().slice = u64::from(kilohertz).saturating_mul(SLICE_MILLISECONDS);
         }
     }
 

@@ -106,9 +106,10 @@ fn two_that_compute_take_turns() {
 
 #[test]
 fn a_slice_is_six_milliseconds_of_the_clock() {
-    let scheduler = scheduler(1, &[(A, None), (B, None)]);
+    let scheduler = Shared::new(1);
     scheduler.calibrate(2_400_000);
     scheduler.calibrate(0);
+    assert!(scheduler.admit(A, 100, None) && scheduler.admit(B, 100, None));
     scheduler.wake(A, START);
     scheduler.wake(B, START);
     assert_eq!(scheduler.next(CPU_0, at(5)), run(A, Some(5 + 14_400_000)));
@@ -300,6 +301,41 @@ fn who_yields_lets_others_go_first() {
     assert_eq!(scheduler.next(CPU_0, at(SLICE)), run(A, None));
     scheduler.leave(CPU_0, A, at(SLICE), Leave::Yielded);
     assert_eq!(scheduler.next(CPU_0, at(SLICE)), run(A, None), "alone it goes on");
+}
+
+#[test]
+fn credit_is_reckoned_against_competitors_only() {
+    let scheduler = scheduler(2, &[(A, Some(0)), (B, Some(1)), (C, Some(1))]);
+    scheduler.wake(C, START);
+    assert_eq!(scheduler.next(CPU_1, START), run(C, None));
+    // A runs where nobody ever did: it is far behind, but competes with nobody.
+    let now = 100 * SLICE;
+    scheduler.wake(A, at(now));
+    assert_eq!(scheduler.next(CPU_0, at(now)), run(A, None));
+    assert_eq!(scheduler.wake(B, at(now)), Some(CPU_1));
+    scheduler.leave(CPU_1, C, at(now), Leave::Preempted);
+    // Half a slice of credit is worth one slice; then it is C's turn.
+    assert_eq!(scheduler.next(CPU_1, at(now)), run(B, Some(now + SLICE)));
+    scheduler.leave(CPU_1, B, at(now + SLICE), Leave::Preempted);
+    assert_eq!(scheduler.next(CPU_1, at(now + SLICE)), run(C, Some(now + 2 * SLICE)));
+}
+
+#[test]
+fn virtual_time_may_wrap() {
+    let scheduler = Shared::new(1);
+    scheduler.calibrate(1_000_000);
+    assert!(scheduler.admit(A, 1, None) && scheduler.admit(B, 1, None));
+    scheduler.wake(A, START);
+    assert_eq!(scheduler.next(CPU_0, START), run(A, None));
+    // Three years alone with the least weight: a hundred times as much virtual time, which is about to change its sign.
+    let mut now = (1 << 63) / 100;
+    scheduler.leave(CPU_0, A, at(now), Leave::Preempted);
+    scheduler.wake(B, at(now));
+    for turn in [B, A, B, A, B, A] {
+        assert_eq!(scheduler.next(CPU_0, at(now)), run(turn, Some(now + SLICE)));
+        now += SLICE;
+        scheduler.leave(CPU_0, turn, at(now), Leave::Preempted);
+    }
 }
 
 #[test]
