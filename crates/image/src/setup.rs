@@ -33,9 +33,14 @@ fn refuse(machine: &boot::Machine, reason: Arguments<'_>) -> ! {
     machine.power_off()
 }
 
+/// The place of the image's symbol table, which `./ringfence build` fills after linking: the names that a host fault is reported with.
+static SYMBOL_TABLE: [u8; symbols::CAPACITY] = [0; symbols::CAPACITY];
+
 /// From a booted machine to compartments that run.
 pub fn run(mut boot: Boot) -> ! {
     let machine = boot.machine;
+    // The compiler must not conclude that the table is empty: it is filled behind its back.
+    cpu::fault::set_symbols(core::hint::black_box(&SYMBOL_TABLE));
     say(format_args!("profile {}, processor signature {:#x}", PROFILE.name, boot.features.signature));
     if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
         refuse(machine, format_args!("{missing}"));

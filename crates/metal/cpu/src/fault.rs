@@ -1,9 +1,9 @@
 //! The end: a host fault, or a message that stops everything. It is a bug of ours, an NMI or a machine check, never a guest's
 //! doing. Everything stops, and the report says where and why.
 
-use crate::symbols::Symbols;
 use crate::{block, serial};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use symbols::Symbols;
 
 /// What the handlers of exceptions leave on the stack.
 #[repr(C)]
@@ -29,7 +29,7 @@ static TABLE_LENGTH: AtomicUsize = AtomicUsize::new(0);
 /// What ends the machine: a `fn() -> !`, 0 if none is set.
 static END: AtomicUsize = AtomicUsize::new(0);
 
-/// Installs the symbol table that reports use: the format of [`crate::symbols`]. A broken one is not used.
+/// Installs the symbol table that reports use: the format of crate `symbols`. A broken one is not used.
 pub fn set_symbols(table: &'static [u8]) {
     TABLE_LENGTH.store(table.len(), Ordering::Relaxed);
     TABLE.store(table.as_ptr().cast_mut(), Ordering::Release);
@@ -40,7 +40,7 @@ pub fn set_end(end: fn() -> !) {
     END.store(end as usize, Ordering::Release);
 }
 
-fn symbols() -> Option<Symbols<'static>> {
+fn installed() -> Option<Symbols<'static>> {
     let table = TABLE.load(Ordering::Acquire);
     if table.is_null() {
         return None;
@@ -54,7 +54,7 @@ struct Place(u64);
 
 impl core::fmt::Display for Place {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match symbols().and_then(|symbols| symbols.find(self.0)) {
+        match installed().and_then(|symbols| symbols.find(self.0)) {
             Some((name, offset)) => write!(formatter, "{name}+{offset:#x}"),
             None => write!(formatter, "{:#x}", self.0),
         }

@@ -18,7 +18,6 @@ pub mod port;
 pub mod rtc;
 pub mod serial;
 pub mod speculation;
-pub mod symbols;
 pub mod vector;
 
 pub use block::current;

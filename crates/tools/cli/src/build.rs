@@ -14,7 +14,7 @@ use crate::progress::{Progress, watch};
 use crate::toolchain::{TARGET, Toolchain};
 use crate::tree::Tree;
 use crate::words::{BuildWords, Format};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, symbol_table};
 
 /// The stripped image: what is booted.
 pub const ELF: &str = "ringfence.elf";
@@ -119,6 +119,7 @@ fn image(tree: &Tree, profile: &Profile, output: &Path) -> Result<TempDir, Failu
     keep_map(&target_folder, &map, &debug, &stage.path().join(MAP))?;
     drop(lock);
 
+    symbol_table::install(&debug)?;
     let elf = stage.path().join(ELF);
     tool(Command::new("strip").arg("--strip-all").arg("-o").args([&elf, &debug]), "binutils")?;
     fs::write(stage.path().join(PROFILE), profile.to_toml())?;

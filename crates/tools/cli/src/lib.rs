@@ -12,6 +12,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod setup;
+pub mod symbol_table;
 pub mod test;
 pub mod toolchain;
 pub mod tree;

@@ -1,6 +1,7 @@
 //! The symbol table of an image: made by the host tool, installed by the image, read when the host faults.
 //!
-//! Pure and safe on both ends. All numbers are little-endian.
+//! Row 1 (pure): safe on both ends. All numbers are little-endian. Bytes behind the names do not count: the image keeps a place of
+//! [`CAPACITY`] bytes, which the host tool fills once the image is linked.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -10,6 +11,10 @@
 //! | 16– | `n` entries of 8 bytes by rising address: 32-bit address, 32-bit end of its name in the names |
 //! | then | the names, one behind the other, UTF-8; a name begins where the one before ends |
 
+#![cfg_attr(not(test), no_std)]
+
+/// Bytes that an image keeps for its table.
+pub const CAPACITY: usize = 12 * 1024;
 /// The first bytes of every table.
 pub const MAGIC: [u8; 8] = *b"RFSYMBOL";
 const HEADER: usize = 16;
