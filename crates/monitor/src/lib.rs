@@ -94,6 +94,9 @@ where
             let name = VcpuName { compartment: index, vcpu };
             let pinned = plan.cpus.get(usize::from(vcpu)).map(|cpu| CpuIndex(*cpu));
             if !self.scheduler.admit(name, plan.share, pinned) {
+                for admitted in 0..vcpu {
+                    self.scheduler.retire(VcpuName { compartment: index, vcpu: admitted });
+                }
                 return false;
             }
         }

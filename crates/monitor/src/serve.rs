@@ -357,9 +357,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return;
         }
         let name = VcpuName { compartment: self.name.compartment, vcpu: number };
-        if let Some(cpu) = self.scheduler.wake(name, self.host.now())
-            && cpu != self.cpu
-        {
+        if let Some(cpu) = self.scheduler.wake(name, self.host.now()) {
+            // It may be this very processor: somebody else should run here now, and this turn has no other end.
             self.host.kick(cpu);
         }
     }
