@@ -58,8 +58,13 @@ impl<const SIZE: usize> GuestMemory for Memory<SIZE> {
         equal && self.write(at, &new.to_le_bytes()).is_ok()
     }
 
-    fn clear(&self) {
-        self.bytes.lock().fill(0);
+    fn clear_from(&self, start: u64, length: u64) -> u64 {
+        let mut bytes = self.bytes.lock();
+        let start = usize::try_from(start).unwrap_or(SIZE).min(SIZE);
+        let end = start.saturating_add(usize::try_from(length).unwrap_or(SIZE)).min(SIZE);
+        let piece = bytes.get_mut(start..end).unwrap_or_default();
+        piece.fill(0);
+        piece.len() as u64
     }
 
     fn load(&self, source: u64, length: u64, target: GuestPhysical) -> Result<(), NotMemory> {

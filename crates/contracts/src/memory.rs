@@ -28,8 +28,20 @@ pub trait GuestMemory {
     /// they are unaligned or no RAM.
     fn exchange_quad(&self, at: GuestPhysical, old: u64, new: u64) -> bool;
 
+    /// Sets at most `length` bytes of RAM to zero, from byte number `start` on, counted without holes. Answers how many there were: 0
+    /// behind the last.
+    fn clear_from(&self, start: u64, length: u64) -> u64;
+
     /// Sets all of the compartment's RAM to zero.
-    fn clear(&self);
+    fn clear(&self) {
+        let mut start = 0;
+        loop {
+            match self.clear_from(start, u64::MAX) {
+                0 => return,
+                cleared => start += cleared,
+            }
+        }
+    }
 
     /// Copies `length` bytes of the boot module, from `source` bytes behind its first, to `target`; all or nothing.
     /// Refused where they are not bytes that this compartment's plan names.

@@ -161,6 +161,9 @@ where
             if slot.state() == State::Starting && name.vcpu == 0 {
                 return serving.begin(&mut vcpu);
             }
+            if slot.state() == State::Clearing && name.vcpu == 0 {
+                return serving.clear();
+            }
             let left = serving.turn(&mut vcpu, until, stranger);
             serving.show_prompt();
             left

@@ -45,6 +45,9 @@ pub fn start_state(start: &Start) -> StartState {
     }
 }
 
+/// Bytes of memory that one turn zeroes: about a millisecond's work.
+const CLEARED_AT_ONCE: u64 = 8 << 20;
+
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Starts the compartment: its RAM is zero, its vCPUs are parked. Called by whoever serves the first vCPU, which it holds.
     pub fn begin(&self, first: &mut VirtualProcessor<I>) -> Leave {
@@ -52,7 +55,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             if self.memory.load(segment.source, segment.length, GuestPhysical::new(segment.target)).is_err() {
                 self.slot.set_state(State::Running);
                 self.slot.end(Ending::Stopped(Reason::Load));
-                self.finish(first);
+                self.finish();
                 return Leave::Halted { wake_at: None };
             }
         }
@@ -78,29 +81,33 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         Leave::Preempted
     }
 
-    /// The last vCPU has parked: what becomes of the compartment.
-    pub fn finish(&self, last: &mut VirtualProcessor<I>) {
+    /// The last vCPU has parked: whatever it was, nothing of it stays in memory. The first vCPU's turns see to that, piece by piece, so
+    /// that the others' turns come in between.
+    pub fn finish(&self) {
+        self.slot.begin_clearing();
+        let first = VcpuName { compartment: self.name.compartment, vcpu: 0 };
+        if let Some(cpu) = self.scheduler.wake(first, self.host.now()) {
+            self.host.kick(cpu);
+        }
+    }
+
+    /// Zeroes the next piece of the memory of a compartment that has ended; after the last, says what becomes of it.
+    pub fn clear(&self) -> Leave {
+        if self.slot.clear_piece(|start| self.memory.clear_from(start, CLEARED_AT_ONCE)) {
+            return Leave::Preempted;
+        }
         let ending = self.slot.ending().unwrap_or(Ending::Off);
-        // Whatever it was, nothing of it stays in memory.
-        self.memory.clear();
-        let again = ending == Ending::Reset && self.compartment.plan.on_reset == OnReset::Restart;
-        if again {
+        if ending == Ending::Reset && self.compartment.plan.on_reset == OnReset::Restart {
             self.slot.count_restart();
             self.console.lock().own(self.host, format_args!("{} resets and starts again", self.slot.name()));
             self.slot.set_state(State::Starting);
-            let first = VcpuName { compartment: self.name.compartment, vcpu: 0 };
-            if let Some(cpu) = self.scheduler.wake(first, self.host.now())
-                && cpu != self.cpu
-            {
-                self.host.kick(cpu);
-            }
-            let _ = last;
-            return;
+            return Leave::Preempted;
         }
         self.slot.set_state(match ending {
             Ending::Off => State::ShutDown,
             Ending::Reset => State::Reset,
             Ending::Stopped(_) => State::Stopped,
         });
+        Leave::Halted { wake_at: None }
     }
 }

@@ -204,7 +204,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             self.slot.add_exits(&vcpu.exits);
             vcpu.exits = [0; Exit::KINDS];
             if self.slot.park() {
-                self.finish(vcpu);
+                self.finish();
             }
             return Some(Leave::Halted { wake_at: None });
         }

@@ -76,6 +76,8 @@ pub enum State {
     Reset = 5,
     /// Ringfence stopped it.
     Stopped = 6,
+    /// It has ended; its memory is being zeroed by whoever serves its first vCPU.
+    Clearing = 7,
 }
 
 impl State {
@@ -87,6 +89,7 @@ impl State {
             4 => Self::ShutDown,
             5 => Self::Reset,
             6 => Self::Stopped,
+            7 => Self::Clearing,
             _ => Self::Vacant,
         }
     }
@@ -100,7 +103,7 @@ impl State {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vacant => "vacant",
-            Self::Starting | Self::Running | Self::Ending => "running",
+            Self::Starting | Self::Running | Self::Ending | Self::Clearing => "running",
             Self::ShutDown => "shut-down",
             Self::Reset => "reset",
             Self::Stopped => "stopped",
@@ -120,6 +123,8 @@ pub struct Slot<const VCPUS: usize> {
     vcpus: AtomicU8,
     /// vCPUs that have parked since it began to end.
     parked: AtomicU8,
+    /// Bytes of its memory that were zeroed since it ended.
+    cleared: AtomicU64,
     /// vCPUs that are halted with interrupts off, one bit each.
     dead: AtomicU32,
     /// vCPUs that were started, one bit each.
@@ -142,6 +147,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
             mailboxes: [const { Mailbox::new() }; VCPUS],
             vcpus: AtomicU8::new(0),
             parked: AtomicU8::new(0),
+            cleared: AtomicU64::new(0),
             dead: AtomicU32::new(0),
             started: AtomicU32::new(0),
             external: AtomicBool::new(false),
@@ -202,7 +208,21 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         self.parked.fetch_add(1, Ordering::AcqRel) + 1 == self.vcpus()
     }
 
-    /// Makes everything ready for another life, and counts it.
+    /// Its vCPUs have parked: its memory is to be zeroed.
+    pub fn begin_clearing(&self) {
+        self.cleared.store(0, Ordering::Relaxed);
+        self.set_state(State::Clearing);
+    }
+
+    /// Zeroes the next piece of its memory with `clear`, which is told where the piece starts and answers how long it was. False: that
+    /// was all.
+    pub fn clear_piece(&self, clear: impl FnOnce(u64) -> u64) -> bool {
+        let length = clear(self.cleared.load(Ordering::Relaxed));
+        self.cleared.fetch_add(length, Ordering::Relaxed);
+        length > 0
+    }
+
+    /// Makes everything ready for another life.
     pub fn renew(&self) {
         for mailbox in &self.mailboxes {
             mailbox.clear();

@@ -125,11 +125,21 @@ impl GuestMemory for Ram {
         }
     }
 
-    fn clear(&self) {
-        for (start, length) in [(0, self.low), (HIGH_START, self.high)] {
-            // SAFETY: Both parts are mapped RAM, whole pages, and nobody borrows them.
-            unsafe { copy::clear(self.base.wrapping_add(start as usize) as *mut u8, length as usize) };
+    fn clear_from(&self, start: u64, length: u64) -> u64 {
+        // Eight bytes are the least that is cleared at once; RAM is whole pages.
+        let start = start & !7;
+        let (at, left) = if start < self.low {
+            (start, self.low - start)
+        } else {
+            let behind = start - self.low;
+            (HIGH_START.saturating_add(behind), self.high.saturating_sub(behind))
+        };
+        let length = length.min(left).next_multiple_of(8).min(left);
+        if length > 0 {
+            // SAFETY: `length` bytes at `at` are what is left of mapped RAM, or less, and nobody borrows them.
+            unsafe { copy::clear(self.base.wrapping_add(at as usize) as *mut u8, length as usize) };
         }
+        length
     }
 
     fn load(&self, source: u64, length: u64, target: GuestPhysical) -> Result<(), NotMemory> {
@@ -192,6 +202,23 @@ mod tests {
             assert_eq!(ram.read_quad(at(address)), Err(NotMemory), "{address:#x}");
             assert_eq!(ram.read(at(address), &mut [0; 8]), Err(NotMemory), "{address:#x}");
         }
+    }
+
+    #[test]
+    fn pieces_are_cleared_and_nothing_beside_them() {
+        let mut bytes = [0xff; LOW];
+        let ram = ram(&mut bytes);
+        assert_eq!(ram.clear_from(0x1000, 0x800), 0x800);
+        let mut around = [0; 10];
+        ram.read(at(0xffb), &mut around).unwrap();
+        assert_eq!(around, [0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0]);
+        ram.read(at(0x17fb), &mut around).unwrap();
+        assert_eq!(around, [0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(ram.clear_from(LOW as u64 - 0x10, u64::MAX), 0x10);
+        assert_eq!(ram.clear_from(LOW as u64, u64::MAX), 0);
+        assert_eq!(ram.clear_from(u64::MAX, u64::MAX), 0);
+        ram.clear();
+        assert!((0..LOW as u64).step_by(8).all(|address| ram.read_quad(at(address)) == Ok(0)));
     }
 
     #[test]
