@@ -2,8 +2,8 @@
 
 use crate::{
     ApicDestination, ApicEffects, Attachment, Context, CpuIndex, Device, Effects, Exit, GuestTicks, HostTime,
-    IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, Savable, Scheduler, StartState, Trigger,
-    Turn, Vcpu, VcpuName,
+    IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, PortExit, Savable, Scheduler, StartState,
+    Trigger, Turn, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -61,7 +61,13 @@ impl Vcpu for NoVcpu {
     fn detach(&mut self) {
         match *self {}
     }
-    fn run(&mut self) -> Exit {
+    fn enter(&mut self) {
+        match *self {}
+    }
+    fn exit(&mut self) -> Exit {
+        match *self {}
+    }
+    fn port_exit(&self) -> Option<PortExit> {
         match *self {}
     }
     fn general(&self, _: General) -> u64 {

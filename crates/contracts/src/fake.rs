@@ -2,7 +2,8 @@
 //! The monitor and the parts run on it in host tests. Nothing of it reaches an image: what nobody names is not linked.
 
 use crate::{
-    Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, NotMemory, StartState, Vault, Vcpu,
+    Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, NotMemory, PortExit, StartState,
+    Vault, Vcpu,
 };
 use address::GuestPhysical;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -111,6 +112,8 @@ pub struct FakeVcpu {
     pub ticks: u64,
     offset: u64,
     pending: bool,
+    /// Why it came back last.
+    last: Exit,
 }
 
 impl Default for FakeVcpu {
@@ -128,6 +131,7 @@ impl Default for FakeVcpu {
             ticks: 0,
             offset: 0,
             pending: false,
+            last: Exit::Interrupted,
         }
     }
 }
@@ -148,10 +152,19 @@ impl Vcpu for FakeVcpu {
     }
     fn attach(&mut self, _: Attachment) {}
     fn detach(&mut self) {}
-    fn run(&mut self) -> Exit {
+    fn enter(&mut self) {
         self.pending = false;
         self.ticks += 1_000;
-        self.script.pop_front().unwrap_or(Exit::Halt)
+        self.last = self.script.pop_front().unwrap_or(Exit::Halt);
+    }
+    fn exit(&mut self) -> Exit {
+        self.last
+    }
+    fn port_exit(&self) -> Option<PortExit> {
+        match self.last {
+            Exit::Port(access) => Some(access),
+            _ => None,
+        }
     }
     fn general(&self, register: General) -> u64 {
         self.state.general[register as usize]

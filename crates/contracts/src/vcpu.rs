@@ -1,6 +1,6 @@
 //! A virtual processor: mechanism only. It enters the guest and says why it came back; it never decides.
 
-use crate::{CpuIndex, Exit, GuestTicks};
+use crate::{CpuIndex, Exit, GuestTicks, PortExit};
 use x86::{
     CodeSize, Cr0, Cr4, DescriptorTable, Efer, Exception, Fault, General, Rflags, Segment, SegmentName,
     Segments, Xcr0,
@@ -96,8 +96,22 @@ pub trait Vcpu {
     /// every one of them; nothing reads them in between, since the hypervisor is compiled without vector instructions.
     fn detach(&mut self);
 
-    /// Enters the guest until it comes back. An event whose delivery was cut short is delivered first at the next entry.
-    fn run(&mut self) -> Exit;
+    /// Enters the guest until it comes back, and says why. An event whose delivery was cut short is delivered first at the next entry.
+    #[inline(always)]
+    fn run(&mut self) -> Exit {
+        self.enter();
+        self.exit()
+    }
+
+    /// The first half of [`Vcpu::run`].
+    fn enter(&mut self);
+
+    /// The second half of [`Vcpu::run`]; once after each [`Vcpu::enter`].
+    fn exit(&mut self) -> Exit;
+
+    /// Whether the guest came back because of an IN or OUT, and of which: what [`Vcpu::exit`] would answer, asked before it and in
+    /// place of it, for those who are in a hurry.
+    fn port_exit(&self) -> Option<PortExit>;
 
     /// A general register.
     fn general(&self, register: General) -> u64;

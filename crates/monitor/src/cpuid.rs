@@ -213,9 +213,9 @@ impl CpuidTable {
         }
     }
 
-    /// What CPUID answers on vCPU `number`, whose CR4 and XCR0 are these. Leaves that do not exist answer zeros.
-    #[inline]
-    pub fn answer(&self, leaf: u32, subleaf: u32, number: u8, cr4: Cr4, xcr0: Xcr0) -> Leaf {
+    /// What CPUID answers on vCPU `number`, whose CR4 and XCR0 are these (the latter only if asked). Leaves that do not exist answer zeros.
+    #[inline(always)]
+    pub fn answer(&self, leaf: u32, subleaf: u32, number: u8, cr4: Cr4, xcr0: impl Fn() -> Xcr0) -> Leaf {
         if let Some(found) = self.basic.get(leaf as usize) {
             let mut answer = *found;
             match leaf {
@@ -229,7 +229,7 @@ impl CpuidTable {
                 0xb => return self.topology(subleaf, number),
                 0xd => match subleaf {
                     0 => {
-                        if answer[0] != 0 && xcr0.contains(Xcr0::AVX) {
+                        if answer[0] != 0 && xcr0().contains(Xcr0::AVX) {
                             answer[1] = 832;
                         }
                     }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     fn answer(table: &CpuidTable, leaf: u32) -> Leaf {
-        table.answer(leaf, 0, 0, Cr4::empty(), Xcr0::X87)
+        table.answer(leaf, 0, 0, Cr4::empty(), || Xcr0::X87)
     }
 
     #[test]
@@ -366,11 +366,11 @@ mod tests {
     #[test]
     fn dynamic_bits_follow_the_vcpu() {
         let table = CpuidTable::freeze::<Absent>(everything, 4, 1_000_000);
-        assert_eq!(table.answer(1, 0, 3, Cr4::XSAVE, Xcr0::X87)[1] >> 24, 3);
-        assert_ne!(table.answer(1, 0, 3, Cr4::XSAVE, Xcr0::X87)[2] & OSXSAVE, 0);
-        assert_eq!(table.answer(1, 0, 3, Cr4::empty(), Xcr0::X87)[2] & OSXSAVE, 0);
-        assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, Xcr0::X87)[1], 576);
-        assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, Xcr0::all())[1], 832);
-        assert_eq!(table.answer(0xb, 1, 3, Cr4::empty(), Xcr0::X87), [2, 4, 2 << 8 | 1, 3]);
+        assert_eq!(table.answer(1, 0, 3, Cr4::XSAVE, || Xcr0::X87)[1] >> 24, 3);
+        assert_ne!(table.answer(1, 0, 3, Cr4::XSAVE, || Xcr0::X87)[2] & OSXSAVE, 0);
+        assert_eq!(table.answer(1, 0, 3, Cr4::empty(), || Xcr0::X87)[2] & OSXSAVE, 0);
+        assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, || Xcr0::X87)[1], 576);
+        assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, Xcr0::all)[1], 832);
+        assert_eq!(table.answer(0xb, 1, 3, Cr4::empty(), || Xcr0::X87), [2, 4, 2 << 8 | 1, 3]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::audit::{Kind, Subject};
 use crate::compartment::{Activity, VirtualProcessor};
 use crate::control;
-use crate::fetch::{self, Bytes, Trouble};
+use crate::fetch::{self, Trouble};
 use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
@@ -32,10 +32,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[inline(always)]
     pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: Exit) -> Flow {
         match exit {
-            Exit::Port(access) => {
-                vcpu.count(&exit);
-                self.port(vcpu, &access)
-            }
             Exit::WriteMsr => {
                 vcpu.count(&exit);
                 self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr)
@@ -81,6 +77,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[cold]
     fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
         match exit {
+            Exit::Port(access) => self.port(vcpu, access),
             Exit::StringPort(access) => self.string_port(vcpu, access),
             Exit::SetExtendedControl => {
                 self.finish_if(vcpu, Intercepted::SetExtendedControl, Self::set_extended_control)
@@ -176,7 +173,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             let virt = &mut vcpu.virt;
             let (leaf, subleaf) = (virt.general(General::Rax) as u32, virt.general(General::Rcx) as u32);
             let [a, b, c, d] =
-                this.compartment.cpuid.answer(leaf, subleaf, vcpu.number, virt.cr4(), virt.xcr0());
+                this.compartment.cpuid.answer(leaf, subleaf, vcpu.number, virt.cr4(), || virt.xcr0());
             virt.set_general(General::Rax, a.into());
             virt.set_general(General::Rbx, b.into());
             virt.set_general(General::Rcx, c.into());
@@ -208,7 +205,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// IN and OUT.
     #[inline(always)]
-    fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
+    pub fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
         let Some(next) = vcpu.virt.after_port() else {
             return stop(Reason::UnknownExit(0x7b));
         };
@@ -258,7 +255,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 devices.pic.read_claimed(port, width, context)
             });
         }
-        self.with_devices(own, |devices, context| devices.others.read_port(owner, port, width, context))
+        self.with_devices(own, move |devices, context| devices.others.read_port(owner, port, width, context))
     }
 
     #[inline(always)]
@@ -275,7 +272,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             });
             return flow;
         }
-        let ((), flow) = self.with_devices(own, |devices, context| {
+        let ((), flow) = self.with_devices(own, move |devices, context| {
             devices.others.write_port(owner, port, width, value, context);
         });
         flow
@@ -546,21 +543,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return Self::raise(vcpu, Fault::InvalidOpcode);
         }
         let code = vcpu.virt.code_size();
-        let (length, bytes) = vcpu.virt.fetched_instruction();
-        let bytes = if length > 0 {
-            Bytes::given(&bytes, length)
-        } else {
-            match fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits()) {
-                Ok(bytes) => bytes,
+        let physical_bits = self.compartment.cpuid.physical_bits();
+        let quick = fetch::glance(&vcpu.virt, self.memory, physical_bits).and_then(decode::plain_move);
+        let instruction = match quick {
+            Some(instruction) => instruction,
+            None => match fetch::memory_instruction(&vcpu.virt, self.memory, code, physical_bits) {
+                Ok(instruction) => instruction,
                 Err(trouble) => return Self::trouble(vcpu, trouble),
-            }
-        };
-        let instruction = match decode::memory(bytes.as_slice(), code) {
-            Ok(instruction) => instruction,
-            Err(error) => {
-                let trouble = fetch::refused(error, vcpu.virt.instruction_pointer());
-                return Self::trouble(vcpu, trouble);
-            }
+            },
         };
         let width = instruction.width;
         let (value, mut flow) =

@@ -5,7 +5,7 @@
 
 use address::{GuestLinear, GuestPhysical};
 use contracts::{GuestMemory, Vcpu};
-use decode::{DecodeError, Intercepted};
+use decode::{DecodeError, Intercepted, MemoryInstruction};
 use walk::{Access, Paging, WalkFailure};
 use x86::{CodeSize, Rflags, SegmentName};
 
@@ -79,7 +79,6 @@ fn trouble(failure: WalkFailure) -> Trouble {
 }
 
 /// Translates a linear address as the guest would.
-#[inline(always)]
 pub fn translate<M: GuestMemory>(
     paging: &Paging,
     at: u64,
@@ -107,7 +106,7 @@ pub fn translate_and_mark<M: GuestMemory>(
 }
 
 /// Fetches the instruction's bytes: all 15 that it may have, or those up to the end of what is mapped.
-#[inline]
+#[inline(never)]
 pub fn fetch<V: Vcpu, M: GuestMemory>(
     vcpu: &V,
     memory: &M,
@@ -162,6 +161,20 @@ pub fn refused(error: DecodeError, at: u64) -> Trouble {
     }
 }
 
+/// The instruction that accessed memory, whatever it is.
+#[inline(never)]
+pub fn memory_instruction<V: Vcpu, M: GuestMemory>(
+    vcpu: &V,
+    memory: &M,
+    code: CodeSize,
+    physical_bits: u8,
+) -> Result<MemoryInstruction, Trouble> {
+    let (length, bytes) = vcpu.fetched_instruction();
+    let bytes =
+        if length > 0 { Bytes::given(&bytes, length) } else { fetch(vcpu, memory, code, physical_bits)? };
+    decode::memory(bytes.as_slice(), code).map_err(|error| refused(error, vcpu.instruction_pointer()))
+}
+
 /// Where the instruction after the intercepted one begins.
 ///
 /// Nearly always it stands there without a prefix, in 64-bit code, away from a page's end: one read and one comparison tell.
@@ -175,17 +188,28 @@ pub fn next<V: Vcpu, M: GuestMemory>(
     if let Some(next) = vcpu.next_instruction() {
         return Ok(next);
     }
-    let code = vcpu.code_size();
-    let pointer = vcpu.instruction_pointer();
-    if code == CodeSize::Bits64
-        && let Ok(place) = translate(&paging(vcpu, physical_bits), pointer, Access::Execute, memory)
-        && place.page_length >= 8
-        && let Ok(quad) = memory.read_quad(place.address)
-        && let Ok(length) = decode::length(&quad.to_le_bytes(), code, expected)
+    if let Some(quad) = glance(vcpu, memory, physical_bits)
+        && let Some(length) = decode::plain_length(quad as u32, expected)
     {
-        return Ok(pointer.wrapping_add(u64::from(length)));
+        return Ok(vcpu.instruction_pointer().wrapping_add(u64::from(length)));
     }
-    next_in_full(vcpu, memory, expected, physical_bits, code)
+    next_in_full(vcpu, memory, expected, physical_bits)
+}
+
+/// The first eight bytes of the instruction, the first in the low bits, where they are easily had: 64-bit code, ordinary page tables,
+/// away from a page's end. One function for all: it is as long as it is busy.
+#[inline(never)]
+pub fn glance<V: Vcpu, M: GuestMemory>(vcpu: &V, memory: &M, physical_bits: u8) -> Option<u64> {
+    if vcpu.code_size() != CodeSize::Bits64 {
+        return None;
+    }
+    let at = GuestLinear::new(vcpu.instruction_pointer());
+    let place =
+        walk::quick(&paging(vcpu, physical_bits), at, Access::Execute, &|address| memory.glance(address))?;
+    if place.page_length < 8 {
+        return None;
+    }
+    memory.glance(place.address)
 }
 
 /// As [`next`], whatever stands there.
@@ -196,8 +220,8 @@ fn next_in_full<V: Vcpu, M: GuestMemory>(
     memory: &M,
     expected: Intercepted,
     physical_bits: u8,
-    code: CodeSize,
 ) -> Result<u64, Trouble> {
+    let code = vcpu.code_size();
     let bytes = fetch(vcpu, memory, code, physical_bits)?;
     match decode::length(bytes.as_slice(), code, expected) {
         Ok(length) => Ok(after(vcpu, code, length)),

@@ -75,15 +75,23 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             {
                 return leave;
             }
-            let exit = vcpu.virt.run();
-            if matches!(exit, Exit::Interrupted) {
-                vcpu.count(&exit);
-                if let Some(leave) = self.interrupted(vcpu, until) {
-                    return leave;
+            vcpu.virt.enter();
+            let flow = if let Some(access) = vcpu.virt.port_exit() {
+                vcpu.count(&Exit::Port(access));
+                self.port(vcpu, &access)
+            } else {
+                match vcpu.virt.exit() {
+                    Exit::Interrupted => {
+                        vcpu.count(&Exit::Interrupted);
+                        if let Some(leave) = self.interrupted(vcpu, until) {
+                            return leave;
+                        }
+                        Flow::Go
+                    }
+                    exit => self.dispatch(vcpu, exit),
                 }
-                continue;
-            }
-            if let Flow::End(ending) = self.dispatch(vcpu, exit) {
+            };
+            if let Flow::End(ending) = flow {
                 self.ended(vcpu, ending);
             }
         }

@@ -29,11 +29,12 @@ use core::arch::asm;
 /// The time stamp counter, read after all earlier loads (APM Vol. 3, RDTSC and LFENCE).
 #[inline(always)]
 pub fn ticks() -> u64 {
+    let (high, low): (u64, u64);
     // SAFETY: RDTSC reads a counter and has no other effect; CR4.TSD concerns user mode only.
     unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
+        asm!("lfence", "rdtsc", out("rdx") high, out("rax") low, options(nomem, nostack, preserves_flags));
     }
+    high << 32 | low
 }
 
 /// Masks interrupts and stops this processor for good; only INIT or a machine reset ends it.

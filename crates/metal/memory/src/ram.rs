@@ -110,11 +110,19 @@ impl GuestMemory for Ram {
 
     #[inline(always)]
     fn read_quad(&self, at: GuestPhysical) -> Result<u64, NotMemory> {
+        match self.glance(at) {
+            Some(quad) => Ok(quad),
+            None => self.read_high_quad(at),
+        }
+    }
+
+    #[inline(always)]
+    fn glance(&self, at: GuestPhysical) -> Option<u64> {
         if at.get() < self.quads {
             // SAFETY: All eight bytes lie below `low` and are mapped.
-            return Ok(unsafe { copy::load_quad(self.base.wrapping_add(at.get() as usize) as *const u8) });
+            return Some(unsafe { copy::load_quad(self.base.wrapping_add(at.get() as usize) as *const u8) });
         }
-        self.read_high_quad(at)
+        None
     }
 
     fn exchange_quad(&self, at: GuestPhysical, old: u64, new: u64) -> bool {

@@ -7,6 +7,11 @@ use contracts::{
 };
 use x86::{Exception, SegmentName, Width};
 
+/// VMEXIT_INVALID.
+pub const INVALID: u64 = u64::MAX;
+/// VMEXIT_IOIO.
+const PORT: u32 = 0x7b;
+
 /// Reads why the guest came back.
 ///
 /// Only the low 32 bits of the code count: emulators differ in the upper ones (VMEXIT_INVALID is -1 in 32 or in 64 bits).
@@ -14,7 +19,7 @@ use x86::{Exception, SegmentName, Width};
 pub fn decode(block: &ControlBlock) -> Exit {
     let (first, second) = (block.exit_information_1, block.exit_information_2);
     match block.exit_code as u32 {
-        0x7b => port(first),
+        PORT => any_port(first),
         0x7c if first & 1 == 0 => Exit::ReadMsr,
         0x7c => Exit::WriteMsr,
         0x78 => Exit::Halt,
@@ -55,15 +60,43 @@ pub fn decode(block: &ControlBlock) -> Exit {
     }
 }
 
-/// Reads the information word of an IOIO exit (APM Vol. 2 §15.10.2).
+/// The access of an exit that is an IN or OUT.
 #[inline(always)]
-fn port(information: u64) -> Exit {
-    let port = (information >> 16) as u16;
+pub fn port(block: &ControlBlock) -> Option<PortExit> {
+    if block.exit_code as u32 != PORT {
+        return None;
+    }
+    simple_port(block.exit_information_1)
+}
+
+/// Reads the information word of an IOIO exit (APM Vol. 2 §15.10.2), unless it is INS or OUTS.
+#[inline(always)]
+fn simple_port(information: u64) -> Option<PortExit> {
+    if information >> 2 & 1 == 1 {
+        return None;
+    }
     let direction = if information & 1 == 1 { Direction::In } else { Direction::Out };
-    // Exactly one of the three bits is set.
-    let width = Width::from_bytes((information >> 4 & 7) as u8).unwrap_or(Width::Double);
-    if information >> 2 & 1 == 0 {
-        return Exit::Port(PortExit { port, width, direction });
+    Some(PortExit { port: (information >> 16) as u16, width: width(information), direction })
+}
+
+/// The width that the information word names: exactly one of the three bits is set.
+#[inline(always)]
+fn width(information: u64) -> Width {
+    if information >> 4 & 1 == 1 {
+        Width::Byte
+    } else if information >> 5 & 1 == 1 {
+        Width::Word
+    } else {
+        Width::Double
+    }
+}
+
+/// Reads the information word of any IOIO exit.
+#[cold]
+#[inline(never)]
+fn any_port(information: u64) -> Exit {
+    if let Some(simple) = simple_port(information) {
+        return Exit::Port(simple);
     }
     // Bits 12–10 hold the segment where the processor has decode assists. Without them they are zero, which would read
     // as ES: the instruction itself has to say.
@@ -75,7 +108,13 @@ fn port(information: u64) -> Exit {
         5 => Some(SegmentName::Gs),
         _ => None,
     };
-    Exit::StringPort(StringPortExit { port, width, direction, repeat: information >> 3 & 1 == 1, segment })
+    Exit::StringPort(StringPortExit {
+        port: (information >> 16) as u16,
+        width: width(information),
+        direction: if information & 1 == 1 { Direction::In } else { Direction::Out },
+        repeat: information >> 3 & 1 == 1,
+        segment,
+    })
 }
 
 #[cfg(test)]
@@ -86,15 +125,15 @@ mod tests {
     fn port_words_are_read_as_the_manual_lays_them_out() {
         let word = 0x03f8 << 16 | 1 << 4;
         assert_eq!(
-            port(word),
+            any_port(word),
             Exit::Port(PortExit { port: 0x3f8, width: Width::Byte, direction: Direction::Out })
         );
         assert_eq!(
-            port(word ^ (1 | 1 << 4 | 1 << 6)),
+            any_port(word ^ (1 | 1 << 4 | 1 << 6)),
             Exit::Port(PortExit { port: 0x3f8, width: Width::Double, direction: Direction::In })
         );
         assert_eq!(
-            port(word | 1 << 2 | 1 << 3 | 3 << 10),
+            any_port(word | 1 << 2 | 1 << 3 | 3 << 10),
             Exit::StringPort(StringPortExit {
                 port: 0x3f8,
                 width: Width::Byte,

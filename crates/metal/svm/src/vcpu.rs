@@ -5,7 +5,7 @@ use crate::host;
 use crate::vector::VectorState;
 use crate::{exit, permissions};
 use address::HostPhysical;
-use contracts::{Attachment, Exit, GuestTicks, NextInstruction, StartState, Vcpu};
+use contracts::{Attachment, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu};
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -342,9 +342,10 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
     }
 
     #[inline(always)]
-    fn run(&mut self) -> Exit {
+    fn enter(&mut self) {
         if self.general[HOST_PAGE] == 0 {
-            return Exit::Failed(contracts::EntryFailure { code: 0 });
+            self.block_mut().exit_code = exit::INVALID;
+            return;
         }
         // SAFETY: the host's page is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
         // the VMCB is this virtual processor's own, and its RAM, tables and permission maps were set by `new`.
@@ -355,11 +356,20 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         if block.exit_interruption & event::VALID != 0 {
             self.deliver_again();
         }
+    }
+
+    #[inline(always)]
+    fn exit(&mut self) -> Exit {
         let exit = exit::decode(self.block());
         if matches!(exit, Exit::NonMaskableWindow) {
             self.non_maskable_handler_returns();
         }
         exit
+    }
+
+    #[inline(always)]
+    fn port_exit(&self) -> Option<PortExit> {
+        exit::port(self.block())
     }
 
     #[inline(always)]

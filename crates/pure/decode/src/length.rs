@@ -98,16 +98,22 @@ impl Intercepted {
 /// [`DecodeError::Unexpected`] where the bytes are another instruction; never [`DecodeError::Unsupported`].
 #[inline]
 pub fn length(bytes: &[u8], code: CodeSize, expected: Intercepted) -> Result<u8, DecodeError> {
-    let (opcode, opcode_length) = expected.pattern();
-    // Most code has no prefix here: one load, one mask, one comparison.
-    if let Some(first) = bytes.first_chunk::<4>() {
-        let mask = u32::MAX >> (32 - 8 * opcode_length as u32);
-        if u32::from_le_bytes(*first) & mask == opcode && expected as u8 != Intercepted::InvalidatePage as u8
-        {
-            return Ok(opcode_length);
-        }
+    if let Some(first) = bytes.first_chunk::<4>()
+        && let Some(length) = plain_length(u32::from_le_bytes(*first), expected)
+    {
+        return Ok(length);
     }
     length_with_prefixes(bytes, code, expected)
+}
+
+/// As [`length`], of the first four bytes, the first in the low bits, where the instruction has no prefix, as in most code: one mask,
+/// one comparison. `None`: ask [`length`].
+#[inline(always)]
+pub fn plain_length(first: u32, expected: Intercepted) -> Option<u8> {
+    let (opcode, opcode_length) = expected.pattern();
+    let mask = u32::MAX >> (32 - 8 * opcode_length as u32);
+    let plain = first & mask == opcode && expected as u8 != Intercepted::InvalidatePage as u8;
+    plain.then_some(opcode_length)
 }
 
 #[cold]

@@ -27,9 +27,10 @@ mod port;
 pub use address::{EffectiveAddress, Scale};
 pub use control::{ControlInstruction, ControlKind, ControlRegister, StatusWordOperand, control};
 pub use effect::Effect;
-pub use length::{Intercepted, length};
+pub use length::{Intercepted, length, plain_length};
 pub use memory::{
     Extension, MemoryInstruction, Operation, Register, Repeat, Source, StringFunction, advance, memory,
+    plain_move,
 };
 pub use port::{PortDirection, StringPort, string_port};
 

@@ -1,9 +1,9 @@
 //! Instructions that read and write memory-mapped registers (APM Vol. 3 chapter 3).
 
+use crate::DecodeError;
 use crate::address::{EffectiveAddress, Scale};
 use crate::arithmetic::{Binary, BitFunction, Unary, sign_extended};
 use crate::cursor::{Cursor, Prefixes, RepeatPrefix};
-use crate::{DecodeError, LONGEST};
 use x86::{CodeSize, General, SegmentName, Width};
 
 /// A general register, or a part of one, as an operand.
@@ -285,21 +285,21 @@ fn register_operand(prefixes: Prefixes, modrm: u8, width: Width) -> Register {
 /// [`DecodeError::Unexpected`] for forms of covered instructions that touch no memory.
 pub fn memory(bytes: &[u8], code: CodeSize) -> Result<MemoryInstruction, DecodeError> {
     if code == CodeSize::Bits64
-        && let Some(window) = bytes.first_chunk::<LONGEST>()
-        && let Some(instruction) = plain_move(window)
+        && let Some(first) = bytes.first_chunk::<8>()
+        && let Some(instruction) = plain_move(u64::from_le_bytes(*first))
     {
         return Ok(instruction);
     }
     any(bytes, code)
 }
 
-/// MOV of 32 or 64 bits between memory and a register or from an immediate, in 64-bit code, with no prefix but REX: nearly
-/// all that is ever asked, so it has a way of its own, which [`any`] would go too. `None` for everything else.
+/// As [`memory`], of the first eight bytes of 64-bit code, the first in the low bits: MOV of 32 or 64 bits between memory and a register
+/// or from an immediate, with no prefix but REX, all of it in those bytes. Nearly all that is ever asked, so it has a way of its own,
+/// which [`memory`] would go too. `None` for everything else: ask [`memory`].
 #[inline(always)]
-fn plain_move(window: &[u8; LONGEST]) -> Option<MemoryInstruction> {
-    // The bytes that are left, the next one lowest: REX, opcode, ModRM, SIB and displacement are at most eight.
-    let (low, _) = window.split_first_chunk::<8>()?;
-    let mut rest = u64::from_le_bytes(*low);
+pub fn plain_move(first: u64) -> Option<MemoryInstruction> {
+    // The bytes that are left, the next one lowest.
+    let mut rest = first;
     let mut length = 2;
     let mut rex = 0;
     if rest & 0xf0 == 0x40 {
@@ -334,9 +334,11 @@ fn plain_move(window: &[u8; LONGEST]) -> Option<MemoryInstruction> {
     let mut displacement = 0;
     if modrm >= 0x80 || without_base {
         displacement = sign_extended(Width::Double, rest);
+        rest >>= 32;
         length += 4;
     } else if modrm >= 0x40 {
         displacement = sign_extended(Width::Byte, rest);
+        rest >>= 8;
         length += 1;
     }
     let base = if without_base { None } else { Some(General::from_number(base | (rex & 1) << 3)) };
@@ -353,10 +355,11 @@ fn plain_move(window: &[u8; LONGEST]) -> Option<MemoryInstruction> {
     let general = General::from_number(((modrm >> 3) & 7) | (rex & 4) << 1);
     let register = Register { general, width, high: false };
     let operation = if immediate {
-        // At most twelve bytes: all of them are in the window.
-        let (value, _) = window.get(length as usize..)?.split_first_chunk::<4>()?;
         length += 4;
-        let value = sign_extended(Width::Double, u32::from_le_bytes(*value) as u64) & width.mask();
+        if length > 8 {
+            return None;
+        }
+        let value = sign_extended(Width::Double, rest) & width.mask();
         Operation::Store { value: Source::Immediate(value) }
     } else if opcode & 2 == 0 {
         Operation::Store { value: Source::Register(register) }

@@ -128,17 +128,13 @@ fn error_code(paging: &Paging, access: Access) -> u16 {
 /// Translates in any mode; see [`crate::translate`] and [`crate::translate_and_mark`].
 #[cold]
 #[inline(never)]
-pub fn walk<M, X>(
+pub fn walk(
     paging: &Paging,
     address: GuestLinear,
     access: Access,
-    read_quad: M,
-    mut exchange: X,
-) -> Result<Translation, WalkFailure>
-where
-    M: Fn(GuestPhysical) -> Option<u64>,
-    X: FnMut(GuestPhysical, u64, u64) -> bool,
-{
+    read_quad: &dyn Fn(GuestPhysical) -> Option<u64>,
+    exchange: &mut dyn FnMut(GuestPhysical, u64, u64) -> bool,
+) -> Result<Translation, WalkFailure> {
     let long = paging.efer.contains(Efer::LONG_MODE_ACTIVE);
     let linear = if long { address.get() } else { address.get() & 0xffff_ffff };
     if !long && !paging.cr0.contains(Cr0::PAGING) {
@@ -150,23 +146,23 @@ where
         return Err(WalkFailure::Fault(Fault::GP));
     }
     for _ in 1..ATTEMPTS {
-        let (translation, visited) = descend(paging, &format, linear, access, &read_quad)?;
-        if mark(&visited, access, &mut exchange) {
+        let (translation, visited) = descend(paging, &format, linear, access, read_quad)?;
+        if mark(&visited, access, exchange) {
             return Ok(translation);
         }
     }
-    let (translation, visited) = descend(paging, &format, linear, access, &read_quad)?;
-    mark(&visited, access, &mut exchange);
+    let (translation, visited) = descend(paging, &format, linear, access, read_quad)?;
+    mark(&visited, access, exchange);
     Ok(translation)
 }
 
 /// One walk from the highest table down: the translation, and the entries that led to it, the last one last.
-fn descend<M: Fn(GuestPhysical) -> Option<u64>>(
+fn descend(
     paging: &Paging,
     format: &Format,
     linear: u64,
     access: Access,
-    read_quad: &M,
+    read_quad: &dyn Fn(GuestPhysical) -> Option<u64>,
 ) -> Result<(Translation, [Option<Visited>; LEVELS]), WalkFailure> {
     let fault = |bits: u16| {
         WalkFailure::Fault(Fault::Page { address: linear, code: error_code(paging, access) | bits })
@@ -232,10 +228,10 @@ fn descend<M: Fn(GuestPhysical) -> Option<u64>>(
 }
 
 /// Marks what a walk used. False where an entry was no longer what the walk had read.
-fn mark<X: FnMut(GuestPhysical, u64, u64) -> bool>(
+fn mark(
     visited: &[Option<Visited>; LEVELS],
     access: Access,
-    exchange: &mut X,
+    exchange: &mut dyn FnMut(GuestPhysical, u64, u64) -> bool,
 ) -> bool {
     let mut used = visited.iter().flatten().peekable();
     while let Some(entry) = used.next() {

@@ -132,9 +132,9 @@ pub fn translate<M: Fn(GuestPhysical) -> Option<u64>>(
     access: Access,
     read_quad: M,
 ) -> Result<Translation, WalkFailure> {
-    match four_levels(paging, address, access, &read_quad) {
+    match quick(paging, address, access, &read_quad) {
         Some(translation) => Ok(translation),
-        None => general::walk(paging, address, access, read_quad, |_, _, _| true),
+        None => general::walk(paging, address, access, &read_quad, &mut |_, _, _| true),
     }
 }
 
@@ -152,22 +152,22 @@ pub fn translate_and_mark<M, X>(
     address: GuestLinear,
     access: Access,
     read_quad: M,
-    exchange: X,
+    mut exchange: X,
 ) -> Result<Translation, WalkFailure>
 where
     M: Fn(GuestPhysical) -> Option<u64>,
     X: FnMut(GuestPhysical, u64, u64) -> bool,
 {
-    general::walk(paging, address, access, read_quad, exchange)
+    general::walk(paging, address, access, &read_quad, &mut exchange)
 }
 
-/// The common case: four levels, and the access succeeds. Anything else is `None`, and left to the general walk, which
-/// starts again and finds out what is the matter.
+/// The common case of [`translate`]: four levels, and the access succeeds. Anything else is `None`, and left to [`translate`], which
+/// starts again and finds out what is the matter. `read_quad` may answer `None` also where there is RAM.
 ///
 /// This runs at every exit whose instruction must be read, so it judges all entries at once at the end. Until then it may
 /// follow an entry that is not present or has reserved bits; that reads RAM of the compartment, or none, and is harmless.
 #[inline(always)]
-fn four_levels<M: Fn(GuestPhysical) -> Option<u64>>(
+pub fn quick<M: Fn(GuestPhysical) -> Option<u64>>(
     paging: &Paging,
     address: GuestLinear,
     access: Access,
