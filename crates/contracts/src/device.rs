@@ -200,7 +200,9 @@ impl<D: Device> Attached<D> {
         access: impl FnOnce(&mut D, &mut Context<'_>) -> R,
     ) -> R {
         let result = access(&mut self.device, context);
-        if let Timer::Set(deadline) = context.effects.take_timer() {
+        if context.effects.touched()
+            && let Timer::Set(deadline) = context.effects.take_timer()
+        {
             self.deadline = deadline;
         }
         result

@@ -48,31 +48,31 @@ const CAPACITY: usize = 24;
 pub struct Effects {
     list: Vec<Effect, CAPACITY>,
     timer: Timer,
-    timers_changed: bool,
-    overflowed: bool,
-    touched: bool,
+    /// [`TOUCHED`], [`TIMERS_CHANGED`], [`OVERFLOWED`]: one byte, because it is cleared at every access.
+    said: u8,
 }
+
+/// Anything was wished.
+const TOUCHED: u8 = 1 << 0;
+/// A timer was set.
+const TIMERS_CHANGED: u8 = 1 << 1;
+/// A wish did not fit.
+const OVERFLOWED: u8 = 1 << 2;
 
 impl Effects {
     /// No wishes yet.
     #[inline]
     pub const fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            timer: Timer::Unchanged,
-            timers_changed: false,
-            overflowed: false,
-            touched: false,
-        }
+        Self { list: Vec::new(), timer: Timer::Unchanged, said: 0 }
     }
 
     /// Adds a wish. One that does not fit is dropped and remembered as overflow: a fault of the device model, which
     /// the monitor reports.
     #[inline]
     pub fn push(&mut self, effect: Effect) {
-        self.touched = true;
+        self.said |= TOUCHED;
         if self.list.push(effect).is_err() {
-            self.overflowed = true;
+            self.said |= OVERFLOWED;
         }
     }
 
@@ -86,19 +86,21 @@ impl Effects {
     #[inline]
     pub fn timer(&mut self, deadline: Option<GuestTime>) {
         self.timer = Timer::Set(deadline);
-        self.timers_changed = true;
+        self.said |= TOUCHED | TIMERS_CHANGED;
     }
 
     /// Whether anything was ever wished: the one question to ask after most accesses, which wish nothing.
     #[inline(always)]
     pub fn touched(&self) -> bool {
-        self.touched
+        self.said != 0
     }
 
     /// Whether any timer was set since this was last asked.
     #[inline]
     pub fn take_timers_changed(&mut self) -> bool {
-        core::mem::take(&mut self.timers_changed)
+        let changed = self.said & TIMERS_CHANGED != 0;
+        self.said &= !TIMERS_CHANGED;
+        changed
     }
 
     /// Takes what was said about the timer, if anything.
@@ -131,6 +133,40 @@ impl Effects {
 
     /// Whether a wish was ever dropped.
     pub fn overflowed(&self) -> bool {
-        self.overflowed
+        self.said & OVERFLOWED != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wish_is_noticed_by_the_one_question() {
+        let mut effects = Effects::new();
+        assert!(!effects.touched());
+        effects.timer(None);
+        assert!(effects.touched() && effects.is_empty());
+        assert!(effects.take_timers_changed() && !effects.take_timers_changed());
+        assert!(effects.touched(), "what was wished once stays wished");
+        assert_eq!(effects.take_timer(), Timer::Set(None));
+        for wish in
+            [Effect::Console(1), Effect::Power(Power::Off), Effect::Line { line: Line(1), level: true }]
+        {
+            let mut effects = Effects::new();
+            effects.push(wish);
+            assert!(effects.touched() && !effects.take_timers_changed() && !effects.overflowed());
+        }
+    }
+
+    #[test]
+    fn the_wish_too_many_is_remembered() {
+        let mut effects = Effects::new();
+        for _ in 0..CAPACITY {
+            effects.push(Effect::Console(0));
+        }
+        assert!(!effects.overflowed());
+        effects.push(Effect::Console(0));
+        assert!(effects.overflowed());
     }
 }

@@ -210,9 +210,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return stop(Reason::UnknownExit(0x7b));
         };
         let (port, width) = (access.port, access.width);
-        let flow = match access.direction {
+        match access.direction {
             Direction::In => {
-                let (value, flow) = self.port_in(vcpu.number, port, width);
+                let value = self.port_in(vcpu.number, port, width);
                 let old = vcpu.virt.general(General::Rax);
                 // Nearly all are bytes: the compiler makes less of this than of the general case.
                 let new = if width == Width::Byte {
@@ -221,15 +221,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     width.merge(old, u64::from(value))
                 };
                 vcpu.virt.set_general(General::Rax, new);
-                flow
             }
             Direction::Out => {
                 let value = vcpu.virt.general(General::Rax) & width.mask();
-                self.port_out(vcpu.number, port, width, value as u32)
+                self.port_out(vcpu.number, port, width, value as u32);
             }
-        };
+        }
         vcpu.virt.complete(next);
-        flow
+        Flow::Go
     }
 
     /// The number of the PIC among those that claim ports; the others have lower ones.
@@ -244,11 +243,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[inline(always)]
-    fn port_in(&self, own: u8, port: u16, width: Width) -> (u32, Flow) {
+    fn port_in(&self, own: u8, port: u16, width: Width) -> u32 {
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
             self.note(Kind::Unknown, Subject::PortRead(port));
-            return (u32::MAX, Flow::Go);
+            return u32::MAX;
         }
         if owner == Self::PIC {
             return self.with_devices_at(own, self.pic_time(), |devices, context| {
@@ -259,33 +258,30 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[inline(always)]
-    fn port_out(&self, own: u8, port: u16, width: Width, value: u32) -> Flow {
+    fn port_out(&self, own: u8, port: u16, width: Width, value: u32) {
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
             self.note(Kind::Unknown, Subject::PortWrite(port));
-            return Flow::Go;
-        }
-        if owner == Self::PIC {
-            let ((), flow) = self.with_devices_at(own, self.pic_time(), |devices, context| {
+        } else if owner == Self::PIC {
+            self.with_devices_at(own, self.pic_time(), |devices, context| {
                 devices.pic.write_claimed(port, width, value, context);
                 self.look_at_pic(own, devices);
             });
-            return flow;
+        } else {
+            self.with_devices(own, move |devices, context| {
+                devices.others.write_port(owner, port, width, value, context);
+            });
         }
-        let ((), flow) = self.with_devices(own, move |devices, context| {
-            devices.others.write_port(owner, port, width, value, context);
-        });
-        flow
     }
 
     #[inline(never)]
-    fn string_port_in(&self, own: u8, port: u16, width: Width) -> (u32, Flow) {
+    fn string_port_in(&self, own: u8, port: u16, width: Width) -> u32 {
         self.port_in(own, port, width)
     }
 
     #[inline(never)]
-    fn string_port_out(&self, own: u8, port: u16, width: Width, value: u32) -> Flow {
-        self.port_out(own, port, width, value)
+    fn string_port_out(&self, own: u8, port: u16, width: Width, value: u32) {
+        self.port_out(own, port, width, value);
     }
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
@@ -326,19 +322,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, false) {
             return flow;
         }
-        let flow = if incoming {
-            let (value, flow) = self.string_port_in(vcpu.number, access.port, access.width);
+        if incoming {
+            let value = self.string_port_in(vcpu.number, access.port, access.width);
             for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
             if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, true) {
                 return flow;
             }
-            flow
         } else {
             let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            self.string_port_out(vcpu.number, access.port, access.width, value)
-        };
+            self.string_port_out(vcpu.number, access.port, access.width, value);
+        }
         let step = if vcpu.virt.flags().contains(x86::Rflags::DIRECTION) {
             0u64.wrapping_sub(bytes as u64)
         } else {
@@ -353,7 +348,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if !instruction.repeat || count == 1 {
             vcpu.virt.complete(next);
         }
-        flow
+        Flow::Go
     }
 
     /// The linear address of an operand: base and limit checks as the mode has them (APM Vol. 2 §4.12).
@@ -553,8 +548,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             },
         };
         let width = instruction.width;
-        let (value, mut flow) =
-            if instruction.reads() { self.memory_in(vcpu, at, width) } else { (0, Flow::Go) };
+        let value = if instruction.reads() { self.memory_in(vcpu, at, width) } else { 0 };
         let effect = {
             let virt = &vcpu.virt;
             instruction.effect(value, |register| virt.general(register), virt.flags())
@@ -563,10 +557,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return self.memory_string(vcpu, access, &instruction, code);
         };
         if let Some(value) = effect.store {
-            let after = self.memory_out(vcpu, at, width, value);
-            if after != Flow::Go {
-                flow = after;
-            }
+            self.memory_out(vcpu, at, width, value);
         }
         for (register, value) in effect.registers.into_iter().flatten() {
             vcpu.virt.set_general(register, value);
@@ -574,7 +565,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         vcpu.virt.set_flags(effect.flags);
         let next = fetch::after(&vcpu.virt, code, instruction.length);
         vcpu.virt.complete(next);
-        flow
+        Flow::Go
     }
 
     /// PUSH, POP and string instructions on a device's registers.
@@ -590,38 +581,37 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// Reads `width` bytes of registers at `at`.
-    #[inline]
-    pub fn memory_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> (u64, Flow) {
+    #[inline(never)]
+    pub fn memory_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
         if vcpu.apic.page() == Some(at & !0xfff) {
-            return (Self::apic_in(vcpu, at, width), Flow::Go);
+            return Self::apic_in(vcpu, at, width);
         }
-        let (value, flow) = self.with_devices(vcpu.number, |devices, context| {
+        let value = self.with_devices(vcpu.number, |devices, context| {
             devices
                 .io_apic
                 .read_memory(at, width, context)
                 .or_else(|| devices.others.read_memory(at, width, context))
         });
-        let value = value.unwrap_or_else(|| {
+        value.unwrap_or_else(|| {
             self.note(Kind::Unknown, Subject::MemoryRead(at & !0xfff));
             u64::MAX
-        });
-        (value, flow)
+        })
     }
 
     /// Writes `width` bytes of registers at `at`.
-    #[inline]
-    pub fn memory_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) -> Flow {
+    #[inline(never)]
+    pub fn memory_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) {
         if vcpu.apic.page() == Some(at & !0xfff) {
-            return self.apic_out(vcpu, at, width, value);
+            self.apic_out(vcpu, at, width, value);
+            return;
         }
-        let (known, flow) = self.with_devices(vcpu.number, |devices, context| {
+        let known = self.with_devices(vcpu.number, |devices, context| {
             devices.io_apic.write_memory(at, width, value, context)
                 || devices.others.write_memory(at, width, value, context)
         });
         if !known {
             self.note(Kind::Unknown, Subject::MemoryWrite(at & !0xfff));
         }
-        flow
     }
 
     /// The local APIC's registers are 32 bits wide and aligned; anything else is undefined (SDM Vol. 3A §11.4.1) and here reads
@@ -632,37 +622,37 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         u64::from(value) >> (8 * (at & 3)) & width.mask()
     }
 
-    fn apic_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) -> Flow {
+    fn apic_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) {
         if width != Width::Double || at & 3 != 0 {
             self.note(Kind::Malformed, Subject::MemoryWrite(at & !0xfff));
-            return Flow::Go;
+            return;
         }
         let offset = (at & 0xffc) as u16;
         if offset == END_OF_INTERRUPT {
-            return self.end_of_interrupt(vcpu);
+            self.end_of_interrupt(vcpu);
+            return;
         }
         let now = vcpu.virt.ticks();
         let mut effects = ApicEffects::default();
         vcpu.apic.write(offset, value as u32, now, &mut effects);
-        self.after_apic(vcpu, offset, &effects)
+        self.after_apic(vcpu, offset, &effects);
     }
 
     /// The guest ended an interrupt at its local APIC. That can make another one of the APIC's deliverable, and changes nothing else.
     #[inline(always)]
-    pub fn end_of_interrupt(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+    pub fn end_of_interrupt(&self, vcpu: &mut VirtualProcessor<I>) {
         let level = vcpu.apic.end_of_interrupt();
         if vcpu.apic.pending().is_some() {
             vcpu.set_look();
         }
-        match level {
-            Some(vector) => self.end_of_level(vcpu, vector),
-            None => Flow::Go,
+        if let Some(vector) = level {
+            self.end_of_level(vcpu.number, vector);
         }
     }
 
     /// What a write to the register at `offset` of the local APIC's page asks of the fabric.
     #[inline(always)]
-    pub fn after_apic(&self, vcpu: &mut VirtualProcessor<I>, offset: u16, effects: &ApicEffects) -> Flow {
+    pub fn after_apic(&self, vcpu: &mut VirtualProcessor<I>, offset: u16, effects: &ApicEffects) {
         vcpu.set_look();
         if concerns_timer(offset) {
             vcpu.set_rearm();
@@ -673,9 +663,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if let Some(command) = &effects.command {
             self.command(vcpu.number, command);
         }
-        match effects.level_end {
-            Some(vector) => self.end_of_level(vcpu, vector),
-            None => Flow::Go,
+        if let Some(vector) = effects.level_end {
+            self.end_of_level(vcpu.number, vector);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::audit::{Kind, Subject};
 use crate::compartment::{Devices, VirtualProcessor};
 use crate::console::Fed;
 use crate::mailbox::request;
-use crate::serve::{Flow, Serving};
+use crate::serve::Serving;
 use crate::slot::{Ending, Reason};
 use contracts::{
     Context, DeliveryMode, DeviceSet, Effect, Effects, GuestMemory, GuestTime, Host, Image, InterruptCommand,
@@ -27,11 +27,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Runs `access` on the compartment's devices, then does what they want done. `own` is the vCPU that this turn serves, [`NOBODY`]
     /// where it serves none.
     #[inline]
-    pub fn with_devices<R>(
-        &self,
-        own: u8,
-        access: impl FnOnce(&mut Devices<I>, &mut Context<'_>) -> R,
-    ) -> (R, Flow) {
+    pub fn with_devices<R>(&self, own: u8, access: impl FnOnce(&mut Devices<I>, &mut Context<'_>) -> R) -> R {
         let now = self.compartment.time(self.host.now());
         self.with_devices_at(own, now, access)
     }
@@ -43,33 +39,32 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         own: u8,
         now: GuestTime,
         access: impl FnOnce(&mut Devices<I>, &mut Context<'_>) -> R,
-    ) -> (R, Flow) {
+    ) -> R {
         let mut devices = self.compartment.platform.lock();
         let mut effects = Effects::new();
         let mut context = Context { now, effects: &mut effects, memory: self.memory };
         let result = access(&mut devices, &mut context);
         if !effects.touched() {
-            return (result, Flow::Go);
+            return result;
         }
-        let flow = if effects.is_empty() { Flow::Go } else { self.apply(own, &mut devices, &mut effects) };
+        if !effects.is_empty() {
+            self.apply(own, &mut devices, &mut effects);
+        }
         let timers = effects.take_timers_changed();
         drop(devices);
         if timers {
             self.tell(0, own, request::TIMERS);
         }
-        (result, flow)
+        result
     }
 
     /// Lets the platform's timers go off whose time has come.
     pub fn expire_devices(&self, vcpu: &mut VirtualProcessor<I>) {
-        let ((), flow) = self.with_devices(vcpu.number, |devices, context| {
+        self.with_devices(vcpu.number, |devices, context| {
             devices.pic.expire(context);
             devices.io_apic.expire(context);
             devices.others.expire(context);
         });
-        if let Flow::End(ending) = flow {
-            self.end(vcpu.number, ending);
-        }
     }
 
     /// The PIC was programmed: its output may have changed.
@@ -80,10 +75,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
-    /// Does what devices want done, until nothing is left.
+    /// Does what devices want done, until nothing is left. Where that ends the compartment, its vCPUs find it in their mailboxes.
     #[inline(never)]
-    fn apply(&self, own: u8, devices: &mut Devices<I>, effects: &mut Effects) -> Flow {
-        let mut flow = Flow::Go;
+    fn apply(&self, own: u8, devices: &mut Devices<I>, effects: &mut Effects) {
+        let mut ending = None;
         while let Some(effect) = effects.pop_first() {
             match effect {
                 Effect::Line { line: Line(line), level } => {
@@ -96,11 +91,19 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 }
                 Effect::Message(message) => self.route(own, &message, false),
                 Effect::Console(byte) => self.console_byte(devices, byte),
-                Effect::Power(Power::Off) => flow = Flow::End(Ending::Off),
-                Effect::Power(Power::Reset) => flow = Flow::End(Ending::Reset),
+                Effect::Power(Power::Off) => ending = Some(Ending::Off),
+                Effect::Power(Power::Reset) => ending = Some(Ending::Reset),
             }
         }
-        if effects.overflowed() { Flow::End(Ending::Stopped(Reason::DeviceOverflow)) } else { flow }
+        if effects.overflowed() {
+            ending = Some(Ending::Stopped(Reason::DeviceOverflow));
+        }
+        if let Some(ending) = ending
+            && self.end(own, ending)
+            && let Ending::Stopped(reason) = ending
+        {
+            self.say_stopped(reason);
+        }
     }
 
     /// A byte of console output.
@@ -125,11 +128,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// A level-triggered interrupt ended.
-    pub fn end_of_level(&self, vcpu: &VirtualProcessor<I>, vector: u8) -> Flow {
-        self.with_devices(vcpu.number, |devices, context| {
+    #[inline(never)]
+    pub fn end_of_level(&self, own: u8, vector: u8) {
+        self.with_devices(own, |devices, context| {
             devices.io_apic.device.end_of_interrupt(vector, context.effects);
-        })
-        .1
+        });
     }
 
     /// Carries out a write to the interrupt command register.
@@ -184,11 +187,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// A byte from the keyboard for this compartment; false if there is no room now.
     pub fn receive(&self, byte: u8) -> bool {
-        let (taken, flow) =
-            self.with_devices(NOBODY, |devices, context| devices.others.receive(byte, context));
-        if let Flow::End(ending) = flow {
-            self.end(NOBODY, ending);
-        }
-        taken
+        self.with_devices(NOBODY, |devices, context| devices.others.receive(byte, context))
     }
 }

@@ -3,7 +3,7 @@
 use crate::audit::{Kind, Subject};
 use crate::compartment::{VARIABLE_RANGES, VirtualProcessor};
 use crate::control;
-use crate::serve::{Flow, Serving};
+use crate::serve::Serving;
 use address::GuestPhysical;
 use contracts::absent::{ClockPageChoice, ClockRegister};
 use contracts::{ApicEffects, GuestMemory, Image, LocalApic, Vcpu};
@@ -87,9 +87,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let value = vcpu.virt.general(General::Rdx) << 32 | vcpu.virt.general(General::Rax) & 0xffff_ffff;
         match number {
             END_OF_INTERRUPT if value == 0 && vcpu.apic.is_extended() => {
-                if let Flow::End(ending) = self.end_of_interrupt(vcpu) {
-                    self.end(vcpu.number, ending);
-                }
+                self.end_of_interrupt(vcpu);
                 Ok(())
             }
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
@@ -99,7 +97,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     self.note(Kind::Malformed, Subject::MsrWrite(number));
                     return Err(Fault::GP);
                 }
-                self.after_apic_msr(vcpu, ((number & 0xff) << 4) as u16, &effects);
+                self.after_apic(vcpu, ((number & 0xff) << 4) as u16, &effects);
                 Ok(())
             }
             msr::TSC_DEADLINE => {
@@ -110,15 +108,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 Ok(())
             }
             _ => self.set_other_msr(vcpu, number, value),
-        }
-    }
-
-    /// An end of interrupt that reaches the I/O APIC may end the compartment only through a device's overflow, which
-    /// the next access to a device reports too.
-    #[inline(always)]
-    fn after_apic_msr(&self, vcpu: &mut VirtualProcessor<I>, offset: u16, effects: &ApicEffects) {
-        if let Flow::End(ending) = self.after_apic(vcpu, offset, effects) {
-            self.end(vcpu.number, ending);
         }
     }
 
@@ -141,7 +130,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let accepted = vcpu.apic.write_base(value, &mut effects);
                 if accepted {
                     // The base decides whether there is a local APIC at all.
-                    self.after_apic_msr(vcpu, 0, &effects);
+                    self.after_apic(vcpu, 0, &effects);
                 }
                 accepted
             }

@@ -159,13 +159,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         first
     }
 
+    /// Says why a compartment is stopped.
+    pub fn say_stopped(&self, reason: Reason) {
+        self.console.lock().own(self.host, format_args!("{} stopped: {reason}", self.slot.name()));
+    }
+
     /// Says why a compartment is stopped, and shows the registers of the guilty vCPU.
     #[cold]
     fn dump(&self, vcpu: &VirtualProcessor<I>, reason: Reason) {
         let (virt, name) = (&vcpu.virt, self.slot.name());
+        self.say_stopped(reason);
         let mut console = self.console.lock();
         let general = |register| virt.general(register);
-        console.own(self.host, format_args!("{name} stopped: {reason}"));
         console.own(
             self.host,
             format_args!(

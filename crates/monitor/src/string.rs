@@ -98,10 +98,7 @@ fn read<I: Image, M: GuestMemory, const VCPUS: usize>(
     {
         return Ok(u64::from_le_bytes(bytes));
     }
-    match serving.memory_in(vcpu, at.get(), width) {
-        (value, Flow::Go) => Ok(value & width.mask()),
-        (_, end) => Err(end),
-    }
+    Ok(serving.memory_in(vcpu, at.get(), width) & width.mask())
 }
 
 fn write<I: Image, M: GuestMemory, const VCPUS: usize>(
@@ -124,10 +121,8 @@ fn write<I: Image, M: GuestMemory, const VCPUS: usize>(
     {
         return Ok(());
     }
-    match serving.memory_out(vcpu, at.get(), width, value & width.mask()) {
-        Flow::Go => Ok(()),
-        end @ Flow::End(_) => Err(end),
-    }
+    serving.memory_out(vcpu, at.get(), width, value & width.mask());
+    Ok(())
 }
 
 /// One element; answers whether the instruction is done.
