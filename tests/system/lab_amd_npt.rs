@@ -93,7 +93,7 @@ fn ratio_of_work(ran: &Ran, one: &str, other: &str) -> f64 {
     let begin = one.first().max(other.first()).unwrap();
     let end = one.last().min(other.last()).unwrap();
     let during =
-        |times: &[Instant]| times.iter().fold(0_u32, |sum, at| sum + u32::from((begin..=end).contains(at)));
+        |times: &[Instant]| times.iter().fold(0_u32, |sum, at| sum + u32::from((*begin..=*end).contains(at)));
     let (one, other) = (during(&one), during(&other));
     assert!(one >= 20 && other >= 20, "{one} and {other} units are too few to judge\n{}", ran.transcript());
     f64::from(one) / f64::from(other)
