@@ -18,7 +18,7 @@ global_asm!(
     .long -(0x1badb002 + 0x00010003)
     .long ringfence_multiboot1
     .long ringfence_image_start
-    .long ringfence_data_end
+    .long ringfence_loaded_end
     .long ringfence_image_end
     .long ringfence_entry
     .balign 8
