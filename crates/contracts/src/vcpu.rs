@@ -207,6 +207,11 @@ pub trait Vcpu {
     /// Whether an external interrupt injected now would be taken: IF set, no shadow, no event pending.
     fn accepts_interrupt(&self) -> bool;
 
+    /// Whether the next instruction is one that STI or MOV to SS shields from interrupts.
+    fn interrupt_shadow(&self) -> bool {
+        false
+    }
+
     /// Whether an NMI injected now would be taken.
     fn accepts_non_maskable(&self) -> bool;
 

@@ -6,6 +6,7 @@
 use crate::audit::{Kind, Subject};
 use crate::compartment::{Activity, Compartment, VirtualProcessor};
 use crate::console::Console;
+use crate::fetch;
 use crate::mailbox::request;
 use crate::slot::{Ending, Reason, Slot, State};
 use contracts::{
@@ -13,6 +14,7 @@ use contracts::{
     Scheduler, StartState, Trigger, Vcpu, VcpuName,
 };
 use core::sync::atomic::Ordering;
+use decode::Intercepted;
 use spin::Mutex;
 use x86::{General, Rflags};
 
@@ -271,6 +273,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if vcpu.virt.flags().contains(Rflags::INTERRUPT) {
             self.awaken(vcpu);
         }
+        self.step_over_halt(vcpu);
         if !vcpu.virt.accepts_interrupt() {
             vcpu.virt.set_window(true);
             return;
@@ -288,6 +291,22 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
         if vcpu.apic.pending().is_some() || self.slot.external.load(Ordering::Relaxed) {
             vcpu.virt.set_window(true);
+        }
+    }
+
+    /// STI; HLT: the interrupt that came between the two is taken behind the HLT, which it wakes. To execute the HLT here spares two
+    /// exits, and does not rest on the interrupt shadow: emulators forget it at VMRUN, take the interrupt before the HLT, and then
+    /// halt with nothing left to wake them.
+    fn step_over_halt(&self, vcpu: &mut VirtualProcessor<I>) {
+        let virt = &mut vcpu.virt;
+        if virt.interrupt_shadow()
+            && virt.flags().contains(Rflags::INTERRUPT)
+            && virt.privilege() == 0
+            && let Some(first) = fetch::glance(virt, self.memory, self.compartment.cpuid.physical_bits())
+            && let Some(length) = decode::plain_length(first as u32, Intercepted::Halt)
+        {
+            let next = virt.instruction_pointer().wrapping_add(u64::from(length));
+            virt.complete(next);
         }
     }
 

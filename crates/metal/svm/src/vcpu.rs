@@ -560,6 +560,10 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
             && block.event_injection & event::VALID == 0
     }
 
+    fn interrupt_shadow(&self) -> bool {
+        self.block().interrupt_shadow & 1 != 0
+    }
+
     fn accepts_non_maskable(&self) -> bool {
         let block = self.block();
         !self.in_non_maskable
