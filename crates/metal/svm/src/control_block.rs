@@ -187,10 +187,23 @@ const _: () = {
 
 /// Fields of [`ControlBlock::virtual_interrupt`].
 pub mod virtual_interrupt {
-    /// V_IRQ with the highest priority, whatever the task priority: all we want is the exit.
-    pub const WINDOW: u64 = 1 << 8 | 0xf << 16 | 1 << 20;
+    /// V_IRQ: a virtual interrupt is pending. The processor clears it when the guest takes the interrupt.
+    pub const PENDING: u64 = 1 << 8;
+    /// A pending virtual interrupt of the highest priority, whatever the task priority: which interrupt comes next was decided by the
+    /// local APIC's model.
+    pub const REQUEST: u64 = PENDING | 0xf << 16 | 1 << 20;
     /// V_INTR_MASKING: the guest's IF does not hold off the host's interrupts.
     pub const MASKING: u64 = 1 << 24;
+
+    /// V_INTR_VECTOR.
+    pub const fn vector(vector: u8) -> u64 {
+        (vector as u64) << 32
+    }
+
+    /// The vector of a request.
+    pub const fn vector_of(value: u64) -> u8 {
+        (value >> 32) as u8
+    }
 }
 
 /// Fields of an event in [`ControlBlock::event_injection`] and [`ControlBlock::exit_interruption`].

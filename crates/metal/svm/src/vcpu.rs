@@ -70,6 +70,8 @@ pub struct SvmVcpu<N> {
     in_non_maskable: bool,
     /// The NMI handler's IRET stands here and has not been executed yet.
     returning_at: Option<u64>,
+    /// The vector of an injected interrupt that waits for the window, whose place in the VMCB the window has taken; 0: none.
+    held: u8,
     next_saved: PhantomData<N>,
 }
 
@@ -95,6 +97,7 @@ impl<N: NextInstruction> SvmVcpu<N> {
             address_space_shared: number >= usable,
             in_non_maskable: false,
             returning_at: None,
+            held: 0,
             next_saved: PhantomData,
         };
         let (ports, msrs) = permissions::addresses();
@@ -140,15 +143,24 @@ impl<N: NextInstruction> SvmVcpu<N> {
     }
 
     /// An event whose delivery was cut short goes in first at the next entry. INTn does not: it is executed again, since RIP still
-    /// points at it.
+    /// points at it. Nor does a virtual interrupt that is still pending: it is delivered because of that.
     #[cold]
     #[inline(never)]
     fn deliver_again(&mut self) {
+        let pending = self.interrupt_pending();
         let block = self.block_mut();
         let cut = block.exit_interruption;
-        if cut & event::TYPE != event::SOFTWARE {
+        if cut & event::TYPE != event::SOFTWARE && !pending {
             block.event_injection = cut;
         }
+    }
+
+    /// Whether an interrupt that was injected waits for the guest to take it: V_IRQ that stands for no window.
+    #[inline(always)]
+    fn interrupt_pending(&self) -> bool {
+        let block = self.block();
+        block.virtual_interrupt & virtual_interrupt::PENDING != 0
+            && block.intercepts_3 & Intercepts3::VIRTUAL_INTERRUPT.bits() == 0
     }
 
     /// IRET is about to be executed, which ends the masking of NMIs.
@@ -265,6 +277,7 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         self.xcr0 = Xcr0::X87;
         self.in_non_maskable = false;
         self.returning_at = None;
+        self.held = 0;
         // SAFETY: the area is this virtual processor's own, large enough and aligned (`Frames`), and its state is not loaded in
         // a processor: a virtual processor is started while detached.
         unsafe { self.vector.reset() };
@@ -558,6 +571,8 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         block.rflags & Rflags::INTERRUPT.bits() != 0
             && block.interrupt_shadow & 1 == 0
             && block.event_injection & event::VALID == 0
+            && self.held == 0
+            && !self.interrupt_pending()
     }
 
     fn interrupt_shadow(&self) -> bool {
@@ -572,15 +587,25 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
             && block.event_injection & event::VALID == 0
     }
 
+    /// The window is a virtual interrupt too, an intercepted one. There is one place for both: an injected interrupt that the guest
+    /// has not taken yet is held until the window opens, and goes in as an event then.
     #[inline]
     fn set_window(&mut self, wanted: bool) {
-        let block = self.block_mut();
         if wanted {
-            block.virtual_interrupt = virtual_interrupt::MASKING | virtual_interrupt::WINDOW;
+            if self.interrupt_pending() {
+                self.held = virtual_interrupt::vector_of(self.block().virtual_interrupt);
+            }
+            let block = self.block_mut();
+            block.virtual_interrupt = virtual_interrupt::MASKING | virtual_interrupt::REQUEST;
             block.intercepts_3 |= Intercepts3::VIRTUAL_INTERRUPT.bits();
-        } else {
+        } else if !self.interrupt_pending() {
+            let held = core::mem::take(&mut self.held);
+            let block = self.block_mut();
             block.virtual_interrupt = virtual_interrupt::MASKING;
             block.intercepts_3 &= !Intercepts3::VIRTUAL_INTERRUPT.bits();
+            if held != 0 {
+                block.event_injection = event::VALID | event::INTERRUPT | held as u64;
+            }
         }
     }
 
@@ -595,9 +620,14 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
         self.block_mut().intercepts_3 |= Intercepts3::IRET.bits();
     }
 
+    /// As a virtual interrupt (APM Vol. 2 §15.21.4), which the guest takes before its next instruction. An event would do the same on
+    /// real hardware; emulators deliver one twice when they are disturbed at that moment (docs/decisions, 6).
     #[inline]
     fn inject_interrupt(&mut self, vector: u8) {
-        self.block_mut().event_injection = event::VALID | event::INTERRUPT | vector as u64;
+        let block = self.block_mut();
+        block.virtual_interrupt =
+            virtual_interrupt::MASKING | virtual_interrupt::REQUEST | virtual_interrupt::vector(vector);
+        block.intercepts_3 &= !Intercepts3::VIRTUAL_INTERRUPT.bits();
     }
 
     fn inject_non_maskable(&mut self) {
@@ -625,5 +655,105 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
             self.block_mut().cr2 = address;
         }
         self.inject_exception(fault.exception(), fault.error_code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::absent::Absent;
+
+    /// A virtual processor around a block that nothing executes; the test plays the processor.
+    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent> {
+        let block = NonNull::from(block);
+        SvmVcpu {
+            block,
+            block_physical: HostPhysical::new(0),
+            vector: VectorState::new(block.cast(), &Features::default()),
+            general: [0; 16],
+            debug: [0; 4],
+            xcr0: Xcr0::X87,
+            ticks_aux: 0,
+            has_ticks_aux: false,
+            flush: flush::ALL,
+            address_space_shared: false,
+            in_non_maskable: false,
+            returning_at: None,
+            held: 0,
+            next_saved: PhantomData,
+        }
+    }
+
+    fn block() -> ControlBlock {
+        // SAFETY: every bit pattern is a valid `ControlBlock`.
+        let mut block: ControlBlock = unsafe { core::mem::zeroed() };
+        block.rflags = Rflags::INTERRUPT.bits();
+        block
+    }
+
+    const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
+
+    #[test]
+    fn an_interrupt_goes_in_as_a_virtual_one_and_only_one_at_a_time() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        assert!(vcpu.accepts_interrupt());
+        vcpu.inject_interrupt(0xec);
+        // V_IRQ, highest priority, ignoring the TPR, V_INTR_MASKING, V_INTR_VECTOR (APM Vol. 2 appendix B, offset 060h).
+        assert_eq!(vcpu.block().virtual_interrupt, 0xec_011f_0100);
+        assert_eq!((vcpu.block().intercepts_3 & WINDOW, vcpu.block().event_injection), (0, 0));
+        assert!(!vcpu.accepts_interrupt());
+        // The guest takes it: the processor clears V_IRQ.
+        vcpu.block_mut().virtual_interrupt &= !virtual_interrupt::PENDING;
+        assert!(vcpu.accepts_interrupt());
+    }
+
+    #[test]
+    fn an_interrupt_that_the_window_displaces_is_delivered_when_it_opens() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        vcpu.inject_interrupt(0x30);
+        vcpu.set_window(true);
+        assert_eq!(vcpu.block().intercepts_3 & WINDOW, WINDOW);
+        assert_eq!((vcpu.block().virtual_interrupt >> 32, vcpu.block().event_injection), (0, 0));
+        assert!(!vcpu.accepts_interrupt(), "one is on its way already");
+        vcpu.set_window(true);
+        vcpu.set_window(false);
+        assert_eq!(vcpu.block().event_injection, event::VALID | 0x30);
+        assert_eq!(vcpu.block().virtual_interrupt, virtual_interrupt::MASKING);
+        assert!(!vcpu.accepts_interrupt());
+        vcpu.block_mut().event_injection = 0;
+        assert!(vcpu.accepts_interrupt(), "it went in once");
+    }
+
+    #[test]
+    fn closing_a_window_that_is_not_open_loses_no_interrupt() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        vcpu.inject_interrupt(0x41);
+        vcpu.set_window(false);
+        assert_eq!(virtual_interrupt::vector_of(vcpu.block().virtual_interrupt), 0x41);
+        assert!(!vcpu.accepts_interrupt());
+    }
+
+    #[test]
+    fn a_delivery_that_was_cut_short_happens_once() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        let cut = event::VALID | event::EXCEPTION | 14;
+        vcpu.block_mut().exit_interruption = cut;
+        vcpu.deliver_again();
+        assert_eq!(vcpu.block().event_injection, cut);
+        vcpu.block_mut().event_injection = 0;
+        // Some processors leave V_IRQ set when the delivery of a virtual interrupt was cut short.
+        vcpu.inject_interrupt(0x41);
+        vcpu.block_mut().exit_interruption = event::VALID | event::INTERRUPT | 0x41;
+        vcpu.deliver_again();
+        assert_eq!(vcpu.block().event_injection, 0);
+        // INTn is executed again.
+        vcpu.block_mut().virtual_interrupt = virtual_interrupt::MASKING;
+        vcpu.block_mut().exit_interruption = event::VALID | event::SOFTWARE | 0x80;
+        vcpu.deliver_again();
+        assert_eq!(vcpu.block().event_injection, 0);
     }
 }

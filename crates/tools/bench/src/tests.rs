@@ -66,7 +66,7 @@ fn qemu_gets_the_kernel_and_its_module() {
     assert!(has(&arguments, ["-initrd", "a,,b.module"]), "a comma would begin another module");
     assert!(has(&arguments, ["-append", "loud"]));
     assert!(has(&arguments, ["-smp", "2"]));
-    assert!(has(&arguments, ["-accel", "tcg,thread=multi"]));
+    assert!(has(&arguments, ["-accel", "tcg,thread=single"]));
     assert!(!arguments.iter().any(|word| word == "-icount"));
 }
 

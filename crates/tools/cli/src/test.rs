@@ -266,8 +266,8 @@ impl Tester<'_> {
 
     /// Bench machines, and whole systems on them.
     fn emulators(&mut self, words: &TestWords) {
-        // A system keeps two processors of the host busy.
-        let threads = thread::available_parallelism().map_or(1, |count| (count.get() / 2).max(1)).to_string();
+        // A system keeps one processor of the host busy, whatever the number of its own.
+        let threads = thread::available_parallelism().map_or(1, usize::from).to_string();
         if !words.quick {
             let mut command = self.cargo(&["test", "--locked", "--package", "bench", "--test", "emulator"]);
             command.args(["--no-fail-fast", "--", "--test-threads", &threads]);
