@@ -257,6 +257,7 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     };
     let firmware = Firmware::read(&Window, &info.root);
     let borders = entry::borders();
+    cpu::fault::set_code(borders.text);
     let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> =
         info.modules.clone().into_iter().collect();
     let image =

@@ -94,6 +94,16 @@ pub const fn owner(address: usize) -> Option<CpuIndex> {
     if offset < PROCESSORS * STRIDE { Some(CpuIndex((offset / STRIDE) as u8)) } else { None }
 }
 
+/// Top of the stack that a processor works on, where `address` lies in one.
+pub const fn stack_above(address: usize) -> Option<usize> {
+    match owner(address) {
+        Some(cpu) if stack_top(cpu) > address && stack_top(cpu) - address <= STACK_SIZE => {
+            Some(stack_top(cpu))
+        }
+        _ => None,
+    }
+}
+
 /// The processor that runs this. Before it has its own block that is the first one.
 #[inline(always)]
 pub fn current() -> CpuIndex {
@@ -189,6 +199,17 @@ mod tests {
         }
         assert_eq!(owner(REGION - 1), None);
         assert_eq!(owner(REGION + PROCESSORS * STRIDE), None);
+    }
+
+    #[test]
+    fn only_addresses_in_a_stack_have_its_top_above_them() {
+        let cpu = CpuIndex(5);
+        let top = stack_top(cpu);
+        assert_eq!(stack_above(top - 1), Some(top));
+        assert_eq!(stack_above(top - STACK_SIZE), Some(top));
+        for outside in [top, top - STACK_SIZE - 1, address(cpu), REGION - 8, 0, usize::MAX] {
+            assert_eq!(stack_above(outside), None, "{outside:#x}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! doing. Everything stops, and the report says where and why.
 
 use crate::{block, serial};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use symbols::Symbols;
 
 /// What the handlers of exceptions leave on the stack.
@@ -33,6 +33,56 @@ static END: AtomicUsize = AtomicUsize::new(0);
 pub fn set_symbols(table: &'static [u8]) {
     TABLE_LENGTH.store(table.len(), Ordering::Relaxed);
     TABLE.store(table.as_ptr().cast_mut(), Ordering::Release);
+}
+
+/// Where the code is, so that reports tell return addresses from other words on the stack.
+static CODE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Says where the image's code begins and ends.
+pub fn set_code((start, end): (u64, u64)) {
+    CODE[0].store(start, Ordering::Relaxed);
+    CODE[1].store(end, Ordering::Relaxed);
+}
+
+/// UD2 (0F 0B): what a panic ends in.
+const BUG: u16 = 0x0b0f;
+
+/// Stops everything because of a bug of ours, named by the place that calls this.
+#[inline(always)]
+pub fn bug() -> ! {
+    // SAFETY: The instruction faults, and the fault ends in a report: nothing comes after it.
+    unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
+/// Whether the invalid opcode at `rip` is [`bug`]'s.
+fn is_bug(rip: u64) -> bool {
+    // SAFETY: The processor has just fetched that instruction, and what may be executed may be read.
+    let instruction = unsafe { core::ptr::read_unaligned(rip as *const u16) };
+    instruction == BUG
+}
+
+/// Callers that a report names at most.
+const CALLERS: usize = 12;
+
+/// Names those who called, as the stack from `rsp` on remembers them: words that point behind a near call in the code. Words of frames that
+/// were left long ago may be among them.
+fn callers(rsp: u64) {
+    let [start, end] = [&CODE[0], &CODE[1]].map(|border| border.load(Ordering::Relaxed));
+    let Some(top) = block::stack_above(rsp as usize) else { return };
+    let words = (rsp as usize & !7..top).step_by(8);
+    let returns = words.filter_map(|place| {
+        // SAFETY: The place lies in a mapped stack, below its top, aligned.
+        let word = unsafe { core::ptr::read(place as *const u64) };
+        if word < start.saturating_add(5) || word >= end {
+            return None;
+        }
+        // SAFETY: The place lies in the code, which is mapped readable for ever.
+        let call = unsafe { core::ptr::read((word - 5) as *const u8) };
+        (call == 0xe8).then_some(word)
+    });
+    for place in returns.take(CALLERS) {
+        serial::line(format_args!("called from {}", Place(place)));
+    }
 }
 
 /// Says what turns the machine off after a report. Without it the processor halts.
@@ -122,7 +172,7 @@ pub(crate) extern "C" fn report(frame: &Frame) -> ! {
     }
     seize();
     let cpu = block::current().0;
-    let what = name(frame.vector);
+    let what = if frame.vector == 6 && is_bug(frame.rip) { "panic," } else { name(frame.vector) };
     serial::write(b"\r\n");
     serial::line(format_args!(
         "host fault: {what} error={:#x} at {} cpu {cpu}",
@@ -143,6 +193,7 @@ pub(crate) extern "C" fn report(frame: &Frame) -> ! {
     serial::line(format_args!("r8 ={r8:016x} r9 ={r9:016x} r10={r10:016x} r11={r11:016x}"));
     serial::line(format_args!("r12={r12:016x} r13={r13:016x} r14={r14:016x} r15={r15:016x}"));
     serial::line(format_args!("cr2={cr2:016x} cr3={:016x}", crate::control::page_tables()));
+    callers(frame.rsp);
     if frame.vector == 18 {
         crate::machine_check::report();
     }

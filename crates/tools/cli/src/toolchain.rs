@@ -106,6 +106,8 @@ fn flags(tree: &Tree, target_folder: &Path) -> Vec<String> {
     ]
     .into_iter()
     .map(|flag| format!("-C{flag}"))
+    // SHA-256 in its short form: the boot module's plan is a few hundred bytes.
+    .chain(["sha2_backend=\"soft\"", "sha2_backend_soft=\"compact\""].map(|option| format!("--cfg={option}")))
     .collect()
 }
 
