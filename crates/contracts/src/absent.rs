@@ -1,9 +1,9 @@
 //! The null parts: what stands where a profile leaves a part out. Each answers as a machine without that device does.
 
 use crate::{
-    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, Device, Effects, Exit, GuestTicks, HostTime,
-    IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, PortExit, Savable, Scheduler, StartState,
-    Trigger, Turn, Vcpu, VcpuName,
+    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DecodedInstruction, Device, Effects, Exit,
+    GuestTicks, HostTime, IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, PortExit, Savable,
+    Scheduler, StartState, Trigger, Turn, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -45,6 +45,10 @@ impl IoApic for Absent {
 
 impl NextInstruction for Absent {
     const SAVED: bool = false;
+}
+
+impl DecodedInstruction for Absent {
+    const GIVEN: bool = false;
 }
 
 /// A virtual processor where there is no back end: there is none.
@@ -315,6 +319,8 @@ pub mod roles {
 
     /// The processor does not say where the next instruction begins.
     pub type NextInstruction = Absent;
+    /// The processor does not say what an instruction was.
+    pub type DecodedInstruction = Absent;
     /// No scheduler.
     pub type Schedule<const VCPUS: usize> = NoScheduler<VCPUS>;
     /// No local APIC.

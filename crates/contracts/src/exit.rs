@@ -34,8 +34,17 @@ pub struct StringPortExit {
     pub direction: Direction,
     /// Whether RCX counts.
     pub repeat: bool,
-    /// The segment that OUTS reads, where the processor says it.
-    pub segment: Option<SegmentName>,
+    /// Where in memory the element lies, where the processor says it ([`crate::Vcpu::DECODED`]). `None`: decode the instruction.
+    pub operand: Option<StringOperand>,
+}
+
+/// What INS and OUTS say of their operand in memory.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct StringOperand {
+    /// ES for INS; what OUTS reads from.
+    pub segment: SegmentName,
+    /// How much of RDI or RSI, and of RCX, counts.
+    pub size: Width,
 }
 
 /// What a memory access wanted.
@@ -67,8 +76,8 @@ pub struct ControlAccess {
     pub register: u8,
     /// Whether the guest writes it.
     pub write: bool,
-    /// The general register of a MOV, where the processor says it. `None`: decode the instruction, which may also be
-    /// LMSW, SMSW or CLTS.
+    /// The general register of a MOV, where the processor says it ([`crate::Vcpu::DECODED`]). `None`: decode the instruction,
+    /// which may also be LMSW, SMSW or CLTS.
     pub general: Option<General>,
 }
 

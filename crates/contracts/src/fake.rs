@@ -104,6 +104,8 @@ pub struct FakeVcpu {
     pub page_attributes: u64,
     /// The length that `next_instruction` reports for each exit; `None`: the processor does not say.
     pub instruction_length: Option<u64>,
+    /// What `fetched_instruction` reports for each exit, how many bytes and which.
+    pub fetched: (u8, [u8; 15]),
     /// Whether a window was asked for.
     pub window: bool,
     /// The default code size.
@@ -126,6 +128,7 @@ impl Default for FakeVcpu {
             xcr0: Xcr0::X87,
             page_attributes: 0,
             instruction_length: Some(2),
+            fetched: (0, [0; 15]),
             window: false,
             code: CodeSize::Bits64,
             ticks: 0,
@@ -145,6 +148,9 @@ impl FakeVcpu {
 }
 
 impl Vcpu for FakeVcpu {
+    /// What is decoded stands in the script; where it says `None`, the monitor has to.
+    const DECODED: bool = true;
+
     fn start(&mut self, state: &StartState) {
         self.state = *state;
         self.pending = false;
@@ -177,6 +183,9 @@ impl Vcpu for FakeVcpu {
     }
     fn next_instruction(&self) -> Option<u64> {
         self.instruction_length.map(|length| self.state.instruction_pointer.wrapping_add(length))
+    }
+    fn fetched_instruction(&self) -> (u8, [u8; 15]) {
+        self.fetched
     }
     fn complete(&mut self, next: u64) {
         self.state.instruction_pointer = next;

@@ -22,7 +22,8 @@ mod vcpu;
 pub use device::{Attached, Context, Device, DeviceSet, MemoryRange, Platform, PortMap, PortRange, Savable};
 pub use effects::{Effect, Effects, Power, Timer};
 pub use exit::{
-    Access, ControlAccess, Direction, EntryFailure, Exit, MemoryExit, PortExit, StringPortExit, Unsupported,
+    Access, ControlAccess, Direction, EntryFailure, Exit, MemoryExit, PortExit, StringOperand,
+    StringPortExit, Unsupported,
 };
 pub use host::{CpuIndex, Host, Vault};
 pub use image::{Image, Limits, Profile};
@@ -34,4 +35,4 @@ pub use memory::{GuestMemory, NotMemory};
 pub use scheduler::{Leave, Scheduler, Turn, VcpuName};
 pub use second_stage::{FlushToken, MapError, MapMode, SecondStage};
 pub use time::{Clock, GuestTicks, GuestTime, HostTime, RATE_LIMIT};
-pub use vcpu::{Attachment, NextInstruction, StartState, Vcpu};
+pub use vcpu::{Attachment, DecodedInstruction, NextInstruction, StartState, Vcpu};

@@ -80,11 +80,21 @@ pub trait NextInstruction {
     const SAVED: bool;
 }
 
+/// Where the bytes and the operands of an instruction that caused an exit come from: hardware part `decode-assists`, or nowhere.
+pub trait DecodedInstruction {
+    /// Whether the processor says them.
+    const GIVEN: bool;
+}
+
 /// A virtual processor, bound to whoever runs it.
 ///
 /// Order of use: [`Vcpu::attach`], then any number of [`Vcpu::run`] with reads and writes of its state between, then
 /// [`Vcpu::detach`], always on one processor. State may be read and written while detached too.
 pub trait Vcpu {
+    /// Whether the processor decodes what it can of an instruction that caused an exit (hardware part `decode-assists`). Where it
+    /// does not, no exit says anything that would have to be decoded, and whoever asks this first leaves no code behind.
+    const DECODED: bool = false;
+
     /// Puts everything into the state given; pending events and the interrupt shadow are gone, vector and debug state are as
     /// after reset.
     fn start(&mut self, state: &StartState);
@@ -132,7 +142,8 @@ pub trait Vcpu {
     }
 
     /// The bytes of the instruction that caused the last [`Exit::Memory`], how many and which, where the processor fetched them
-    /// (hardware part `decode-assists`). None: it did not.
+    /// ([`Vcpu::DECODED`]). Fewer than 15 were cut off, at a page's end or for reasons of its own; none: it did not fetch.
+    #[inline(always)]
     fn fetched_instruction(&self) -> (u8, [u8; 15]) {
         (0, [0; 15])
     }

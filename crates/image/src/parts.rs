@@ -11,13 +11,15 @@ pub use contracts::absent::roles::*;
 
 // Back end and second stage.
 #[cfg(feature = "svm")]
-pub type BackEnd = svm::Svm<NextInstruction>;
+pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction>;
 #[cfg(feature = "npt")]
 pub type Stage = npt::NestedTables;
 
 // Hardware parts.
 #[cfg(feature = "nrip-save")]
 pub type NextInstruction = nrip_save::NripSave;
+#[cfg(feature = "decode-assists")]
+pub type DecodedInstruction = decode_assists::DecodeAssists;
 
 // Schedulers: one of them; the static one where a profile names both.
 #[cfg(feature = "schedule-static")]

@@ -8,7 +8,7 @@ use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
     Access, ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host,
-    Image, LocalApic, MemoryExit, PortExit, PortMap, StringPortExit, Vcpu,
+    Image, LocalApic, MemoryExit, PortExit, PortMap, StringOperand, StringPortExit, Vcpu,
 };
 use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
 use x86::{Exception, Fault, General, Segment, SegmentName, Width};
@@ -286,29 +286,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
     fn string_port(&self, vcpu: &mut VirtualProcessor<I>, access: &StringPortExit) -> Flow {
-        let physical_bits = self.compartment.cpuid.physical_bits();
-        let code = vcpu.virt.code_size();
-        let decoded = fetch::fetch(&vcpu.virt, self.memory, code, physical_bits).and_then(|bytes| {
-            decode::string_port(bytes.as_slice(), code)
-                .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))
-        });
-        let instruction = match decoded {
-            Ok(instruction) => instruction,
+        let (StringOperand { segment, size }, repeat, next) = match self.string_operand(vcpu, access) {
+            Ok(operand) => operand,
             Err(trouble) => return Self::trouble(vcpu, trouble),
         };
-        let next = fetch::after(&vcpu.virt, code, instruction.length);
-        let mask = instruction.address.size.mask();
+        let mask = size.mask();
         let count = vcpu.virt.general(General::Rcx) & mask;
-        if instruction.repeat && count == 0 {
+        if repeat && count == 0 {
             vcpu.virt.complete(next);
             return Flow::Go;
         }
         let incoming = access.direction == Direction::In;
-        let (index, segment) = if incoming {
-            (General::Rdi, SegmentName::Es)
-        } else {
-            (General::Rsi, instruction.address.segment)
-        };
+        let index = if incoming { General::Rdi } else { General::Rsi };
         let offset = vcpu.virt.general(index);
         let linear = match self.linear(vcpu, segment, offset & mask) {
             Ok(linear) => linear,
@@ -339,16 +328,37 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         } else {
             bytes as u64
         };
-        let advance = |old: u64, step: u64| instruction.address.size.merge(old, old.wrapping_add(step));
+        let advance = |old: u64, step: u64| size.merge(old, old.wrapping_add(step));
         vcpu.virt.set_general(index, advance(offset, step));
-        if instruction.repeat {
+        if repeat {
             let counter = vcpu.virt.general(General::Rcx);
             vcpu.virt.set_general(General::Rcx, advance(counter, u64::MAX));
         }
-        if !instruction.repeat || count == 1 {
+        if !repeat || count == 1 {
             vcpu.virt.complete(next);
         }
         Flow::Go
+    }
+
+    /// The operand of INS or OUTS, whether it repeats, and where it ends.
+    #[inline(always)]
+    fn string_operand(
+        &self,
+        vcpu: &VirtualProcessor<I>,
+        access: &StringPortExit,
+    ) -> Result<(StringOperand, bool, u64), Trouble> {
+        if I::Vcpu::DECODED
+            && let (Some(operand), Some(next)) = (access.operand, vcpu.virt.after_port())
+        {
+            return Ok((operand, access.repeat, next));
+        }
+        let code = vcpu.virt.code_size();
+        let bytes = fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits())?;
+        let instruction = decode::string_port(bytes.as_slice(), code)
+            .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))?;
+        let address = instruction.address;
+        let operand = StringOperand { segment: address.segment, size: address.size };
+        Ok((operand, instruction.repeat, fetch::after(&vcpu.virt, code, instruction.length)))
     }
 
     /// The linear address of an operand: base and limit checks as the mode has them (APM Vol. 2 §4.12).
@@ -408,17 +418,12 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// MOV to and from control registers, CLTS, LMSW and SMSW.
     fn control(&self, vcpu: &mut VirtualProcessor<I>, access: &ControlAccess) -> Flow {
         let code = vcpu.virt.code_size();
-        let decoded = fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits())
-            .and_then(|bytes| {
-                decode::control(bytes.as_slice(), code)
-                    .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))
-            });
-        let instruction = match decoded {
-            Ok(instruction) => instruction,
+        let (kind, next) = match self.control_instruction(vcpu, access, code) {
+            Ok(decoded) => decoded,
             Err(trouble) => return Self::trouble(vcpu, trouble),
         };
         let long = code == x86::CodeSize::Bits64;
-        let result = match instruction.kind {
+        let result = match kind {
             ControlKind::MoveTo { control, general } => {
                 let value = vcpu.virt.general(general) & if long { u64::MAX } else { 0xffff_ffff };
                 self.write_control(vcpu, control, value)
@@ -439,7 +444,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 self.write_control(vcpu, ControlRegister::Cr0, value.bits())
             }
             ControlKind::LoadStatusWord(operand) => {
-                match self.status_word(vcpu, operand, code, instruction.length) {
+                match self.status_word(vcpu, operand, next) {
                     Ok(word) => {
                         // LMSW writes PE, MP, EM and TS, and cannot clear PE (APM Vol. 3 "LMSW").
                         let old = vcpu.virt.cr0().bits();
@@ -452,10 +457,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             // Reads of CR0 are not intercepted.
             ControlKind::StoreStatusWord(_) => return Flow::Go,
         };
-        let _ = access;
         match result {
             Ok(()) => {
-                let next = fetch::after(&vcpu.virt, code, instruction.length);
                 vcpu.virt.complete(next);
                 Flow::Go
             }
@@ -463,19 +466,43 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
+    /// What the guest does with a control register, and where the instruction ends.
+    #[inline(always)]
+    fn control_instruction(
+        &self,
+        vcpu: &VirtualProcessor<I>,
+        access: &ControlAccess,
+        code: x86::CodeSize,
+    ) -> Result<(ControlKind, u64), Trouble> {
+        if I::Vcpu::DECODED
+            && let Some(general) = access.general
+            && let Some(control) = ControlRegister::from_number(access.register)
+            && let Some(next) = vcpu.virt.next_instruction()
+        {
+            let kind = if access.write {
+                ControlKind::MoveTo { control, general }
+            } else {
+                ControlKind::MoveFrom { control, general }
+            };
+            return Ok((kind, next));
+        }
+        let bytes = fetch::fetch(&vcpu.virt, self.memory, code, self.compartment.cpuid.physical_bits())?;
+        let instruction = decode::control(bytes.as_slice(), code)
+            .map_err(|error| fetch::refused(error, vcpu.virt.instruction_pointer()))?;
+        Ok((instruction.kind, fetch::after(&vcpu.virt, code, instruction.length)))
+    }
+
     /// The operand of LMSW.
     fn status_word(
         &self,
         vcpu: &mut VirtualProcessor<I>,
         operand: StatusWordOperand,
-        code: x86::CodeSize,
-        length: u8,
+        next: u64,
     ) -> Result<u16, Flow> {
         let address = match operand {
             StatusWordOperand::Register(general, _) => return Ok(vcpu.virt.general(general) as u16),
             StatusWordOperand::Memory(address) => address,
         };
-        let next = fetch::after(&vcpu.virt, code, length);
         let offset = address.offset(|register| vcpu.virt.general(register), next);
         let linear = match self.linear(vcpu, address.segment, offset) {
             Ok(linear) => linear,
@@ -539,7 +566,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
         let code = vcpu.virt.code_size();
         let physical_bits = self.compartment.cpuid.physical_bits();
-        let quick = fetch::glance(&vcpu.virt, self.memory, physical_bits).and_then(decode::plain_move);
+        let quick =
+            fetch::glance_at_access(&vcpu.virt, self.memory, physical_bits).and_then(decode::plain_move);
         let instruction = match quick {
             Some(instruction) => instruction,
             None => match fetch::memory_instruction(&vcpu.virt, self.memory, code, physical_bits) {

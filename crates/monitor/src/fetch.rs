@@ -169,10 +169,17 @@ pub fn memory_instruction<V: Vcpu, M: GuestMemory>(
     code: CodeSize,
     physical_bits: u8,
 ) -> Result<MemoryInstruction, Trouble> {
-    let (length, bytes) = vcpu.fetched_instruction();
-    let bytes =
-        if length > 0 { Bytes::given(&bytes, length) } else { fetch(vcpu, memory, code, physical_bits)? };
-    decode::memory(bytes.as_slice(), code).map_err(|error| refused(error, vcpu.instruction_pointer()))
+    let refused = |error| refused(error, vcpu.instruction_pointer());
+    if V::DECODED {
+        let (length, bytes) = vcpu.fetched_instruction();
+        match decode::memory(Bytes::given(&bytes, length).as_slice(), code) {
+            // None, or cut off: what was executed is there, so all of it can be fetched.
+            Err(DecodeError::NeedMoreBytes) => {}
+            decoded => return decoded.map_err(refused),
+        }
+    }
+    let bytes = fetch(vcpu, memory, code, physical_bits)?;
+    decode::memory(bytes.as_slice(), code).map_err(refused)
 }
 
 /// Where the instruction after the intercepted one begins.
@@ -210,6 +217,21 @@ pub fn glance<V: Vcpu, M: GuestMemory>(vcpu: &V, memory: &M, physical_bits: u8) 
         return None;
     }
     memory.glance(place.address)
+}
+
+/// As [`glance`], for an instruction that accessed memory: its bytes may have come with the exit.
+#[inline(always)]
+pub fn glance_at_access<V: Vcpu, M: GuestMemory>(vcpu: &V, memory: &M, physical_bits: u8) -> Option<u64> {
+    if V::DECODED {
+        let (length, bytes) = vcpu.fetched_instruction();
+        if length >= 8 && vcpu.code_size() == CodeSize::Bits64 {
+            return bytes.first_chunk().map(|quad| u64::from_le_bytes(*quad));
+        }
+        if length > 0 {
+            return None;
+        }
+    }
+    glance(vcpu, memory, physical_bits)
 }
 
 /// As [`next`], whatever stands there.

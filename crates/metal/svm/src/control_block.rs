@@ -156,6 +156,15 @@ pub struct ControlBlock {
     reserved_678: [u8; 0x1000 - 0x678],
 }
 
+#[cfg(test)]
+impl ControlBlock {
+    /// As its page is at first.
+    pub fn zeroed() -> Self {
+        // SAFETY: every field is an integer or an array of them, for which all zeros are a value.
+        unsafe { core::mem::zeroed() }
+    }
+}
+
 const _: () = {
     assert!(size_of::<ControlBlock>() == 0x1000);
     assert!(offset_of!(ControlBlock, intercepts_3) == 0x00c);

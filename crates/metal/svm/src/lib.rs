@@ -13,24 +13,21 @@ mod vector;
 
 use address::{HostPhysical, PAGE_4K};
 use backend::BackEnd;
-use contracts::{CpuIndex, NextInstruction};
+use contracts::{CpuIndex, DecodedInstruction, NextInstruction};
 use core::marker::PhantomData;
 use cpu::Features;
 use memory::{Frames, PrivateArea};
 pub use vcpu::SvmVcpu;
 
-/// The back end. `N` says whether the processor saves the address of the next instruction (hardware part `nrip-save`).
-pub struct Svm<N>(PhantomData<N>);
+/// The back end. `N` says whether the processor saves the address of the next instruction (hardware part `nrip-save`), `D` whether it
+/// says what an instruction was (hardware part `decode-assists`).
+pub struct Svm<N, D>(PhantomData<(N, D)>);
 
-impl<N: NextInstruction + Send> BackEnd for Svm<N> {
-    type Vcpu = SvmVcpu<N>;
+impl<N: NextInstruction + Send, D: DecodedInstruction + Send> BackEnd for Svm<N, D> {
+    type Vcpu = SvmVcpu<N, D>;
 
     fn missing(features: &Features) -> Option<&'static str> {
-        host::missing(features).or_else(|| {
-            (N::SAVED && !features.nrip_save).then_some(
-                "this processor does not save the next instruction's address, which part nrip-save needs",
-            )
-        })
+        host::missing(features).or_else(|| missing_for_parts::<N, D>(features))
     }
 
     fn prepare(frames: &mut Frames, cpus: usize) -> bool {
@@ -50,7 +47,7 @@ impl<N: NextInstruction + Send> BackEnd for Svm<N> {
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<SvmVcpu<N>> {
+    ) -> Option<SvmVcpu<N, D>> {
         let frames = vcpu::Frames {
             control_block: area.page()?,
             vector: area.pages(vector_pages(features))?,
@@ -60,6 +57,47 @@ impl<N: NextInstruction + Send> BackEnd for Svm<N> {
     }
 }
 
+/// What the hardware parts of this back end do not find on a processor.
+fn missing_for_parts<N: NextInstruction, D: DecodedInstruction>(features: &Features) -> Option<&'static str> {
+    if N::SAVED && !features.nrip_save {
+        return Some(
+            "this processor does not save the next instruction's address, which part nrip-save needs",
+        );
+    }
+    (D::GIVEN && !features.decode_assists)
+        .then_some("this processor does not decode intercepted instructions, which part decode-assists needs")
+}
+
 fn vector_pages(features: &Features) -> usize {
     (features.vector_area as usize).max(512).div_ceil(PAGE_4K as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::absent::Absent;
+
+    struct Present;
+
+    impl NextInstruction for Present {
+        const SAVED: bool = true;
+    }
+
+    impl DecodedInstruction for Present {
+        const GIVEN: bool = true;
+    }
+
+    #[test]
+    fn a_part_that_the_processor_cannot_carry_is_named() {
+        let none = Features::default();
+        let named = |missing: Option<&str>, part: &str| missing.is_some_and(|missing| missing.contains(part));
+        assert_eq!(missing_for_parts::<Absent, Absent>(&none), None);
+        assert!(named(missing_for_parts::<Present, Absent>(&none), "nrip-save"));
+        assert!(named(missing_for_parts::<Absent, Present>(&none), "decode-assists"));
+        let saves = Features { nrip_save: true, ..none };
+        assert_eq!(missing_for_parts::<Present, Absent>(&saves), None);
+        assert!(named(missing_for_parts::<Present, Present>(&saves), "decode-assists"));
+        let both = Features { decode_assists: true, ..saves };
+        assert_eq!(missing_for_parts::<Present, Present>(&both), None);
+    }
 }

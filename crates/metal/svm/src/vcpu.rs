@@ -5,7 +5,9 @@ use crate::host;
 use crate::vector::VectorState;
 use crate::{exit, permissions};
 use address::HostPhysical;
-use contracts::{Attachment, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu};
+use contracts::{
+    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu,
+};
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -52,8 +54,9 @@ const ALWAYS_3: Intercepts3 = Intercepts3::INTERRUPT
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
 
-/// A virtual processor. `N` says whether the processor saves the address of the next instruction.
-pub struct SvmVcpu<N> {
+/// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
+/// instruction was.
+pub struct SvmVcpu<N, D> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -72,14 +75,14 @@ pub struct SvmVcpu<N> {
     returning_at: Option<u64>,
     /// The vector of an injected interrupt that waits for the window, whose place in the VMCB the window has taken; 0: none.
     held: u8,
-    next_saved: PhantomData<N>,
+    parts: PhantomData<(N, D)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N> Send for SvmVcpu<N> {}
+unsafe impl<N, D> Send for SvmVcpu<N, D> {}
 
-impl<N: NextInstruction> SvmVcpu<N> {
+impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -98,7 +101,7 @@ impl<N: NextInstruction> SvmVcpu<N> {
             in_non_maskable: false,
             returning_at: None,
             held: 0,
-            next_saved: PhantomData,
+            parts: PhantomData,
         };
         let (ports, msrs) = permissions::addresses();
         let block = vcpu.block_mut();
@@ -268,7 +271,9 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
+impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
+    const DECODED: bool = D::GIVEN;
+
     fn start(&mut self, state: &StartState) {
         let page = self.general[HOST_PAGE];
         self.general = state.general;
@@ -373,7 +378,7 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
 
     #[inline(always)]
     fn exit(&mut self) -> Exit {
-        let exit = exit::decode(self.block());
+        let exit = exit::decode::<D>(self.block());
         if matches!(exit, Exit::NonMaskableWindow) {
             self.non_maskable_handler_returns();
         }
@@ -418,6 +423,11 @@ impl<N: NextInstruction> Vcpu for SvmVcpu<N> {
     #[inline(always)]
     fn after_port(&self) -> Option<u64> {
         Some(self.block().exit_information_2)
+    }
+
+    #[inline(always)]
+    fn fetched_instruction(&self) -> (u8, [u8; 15]) {
+        exit::fetched::<D>(self.block())
     }
 
     #[inline(always)]
@@ -664,7 +674,7 @@ mod tests {
     use contracts::absent::Absent;
 
     /// A virtual processor around a block that nothing executes; the test plays the processor.
-    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent> {
+    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent> {
         let block = NonNull::from(block);
         SvmVcpu {
             block,
@@ -680,7 +690,7 @@ mod tests {
             in_non_maskable: false,
             returning_at: None,
             held: 0,
-            next_saved: PhantomData,
+            parts: PhantomData,
         }
     }
 

@@ -23,6 +23,19 @@ impl ControlRegister {
     pub const fn number(self) -> u8 {
         self as u8
     }
+
+    /// The register with this number, if there is one.
+    #[inline]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Cr0),
+            2 => Some(Self::Cr2),
+            3 => Some(Self::Cr3),
+            4 => Some(Self::Cr4),
+            8 => Some(Self::Cr8),
+            _ => None,
+        }
+    }
 }
 
 /// Where SMSW puts the status word, or LMSW takes it from.
@@ -110,13 +123,8 @@ pub fn control(bytes: &[u8], code: CodeSize) -> Result<ControlInstruction, Decod
                 lock_allowed = true;
                 number = 8;
             }
-            let control = match number {
-                0 => ControlRegister::Cr0,
-                2 => ControlRegister::Cr2,
-                3 => ControlRegister::Cr3,
-                4 => ControlRegister::Cr4,
-                8 => ControlRegister::Cr8,
-                _ => return Err(DecodeError::Undefined),
+            let Some(control) = ControlRegister::from_number(number) else {
+                return Err(DecodeError::Undefined);
             };
             let general = General::from_number((modrm & 7) | prefixes.base_high_bit());
             if opcode == 0x20 {
