@@ -137,6 +137,15 @@ impl Vcpu for NoVcpu {
     fn set_tsc_aux(&mut self, _: u32) {
         match *self {}
     }
+    fn speculation_control(&self) -> u32 {
+        match *self {}
+    }
+    fn set_speculation_control(&mut self, _: u32) {
+        match *self {}
+    }
+    fn forget_branches(&mut self) {
+        match *self {}
+    }
     fn segment(&self, _: SegmentName) -> Segment {
         match *self {}
     }

@@ -102,6 +102,10 @@ pub struct FakeVcpu {
     pub xcr0: Xcr0,
     /// PAT.
     pub page_attributes: u64,
+    /// SPEC_CTRL.
+    pub speculation_control: u32,
+    /// How often it forgot its branches.
+    pub barriers: u32,
     /// The length that `next_instruction` reports for each exit; `None`: the processor does not say.
     pub instruction_length: Option<u64>,
     /// What `fetched_instruction` reports for each exit, how many bytes and which.
@@ -127,6 +131,8 @@ impl Default for FakeVcpu {
             cr2: 0,
             xcr0: Xcr0::X87,
             page_attributes: 0,
+            speculation_control: 0,
+            barriers: 0,
             instruction_length: Some(2),
             fetched: (0, [0; 15]),
             window: false,
@@ -153,6 +159,7 @@ impl Vcpu for FakeVcpu {
 
     fn start(&mut self, state: &StartState) {
         self.state = *state;
+        self.speculation_control = 0;
         self.pending = false;
         self.window = false;
     }
@@ -236,6 +243,15 @@ impl Vcpu for FakeVcpu {
         self.page_attributes = value;
     }
     fn set_tsc_aux(&mut self, _: u32) {}
+    fn speculation_control(&self) -> u32 {
+        self.speculation_control
+    }
+    fn set_speculation_control(&mut self, value: u32) {
+        self.speculation_control = value;
+    }
+    fn forget_branches(&mut self) {
+        self.barriers += 1;
+    }
     fn segment(&self, name: SegmentName) -> Segment {
         *self.state.segments.get(name)
     }

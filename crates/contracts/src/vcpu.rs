@@ -103,7 +103,8 @@ pub trait Vcpu {
     fn attach(&mut self, how: Attachment);
 
     /// Stores what [`Vcpu::attach`] loaded. The processor's vector and debug registers keep their values until the next attach replaces
-    /// every one of them; nothing reads them in between, since the hypervisor is compiled without vector instructions.
+    /// every one of them; nothing reads them in between, since the hypervisor is compiled without vector instructions. Its
+    /// speculation controls are the hypervisor's own again.
     fn detach(&mut self);
 
     /// Enters the guest until it comes back, and says why. An event whose delivery was cut short is delivered first at the next entry.
@@ -199,6 +200,15 @@ pub trait Vcpu {
 
     /// TSC_AUX, which RDTSCP returns.
     fn set_tsc_aux(&mut self, value: u32);
+
+    /// SPEC_CTRL as the guest reads it.
+    fn speculation_control(&self) -> u32;
+
+    /// Sets SPEC_CTRL; the value was checked.
+    fn set_speculation_control(&mut self, value: u32);
+
+    /// From now on no indirect branch of this processor is predicted from what came before (PRED_CMD bit 0).
+    fn forget_branches(&mut self);
 
     /// A segment register.
     fn segment(&self, name: SegmentName) -> Segment;

@@ -80,6 +80,13 @@ const LEAF_7_ECX: u32 = 1 << 2;
 // Leaf 8000_0001 ECX: LAHF in 64-bit mode, ABM, SSE4A, misaligned SSE, PREFETCHW.
 const EXTENDED_1_ECX: u32 = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
 const COMPUTE_LEGACY: u32 = 1 << 1;
+// Leaf 8000_0008 EBX: IBPB, IBRS, STIBP, SSBD. What tells of preferences and immunities stays hidden: without it software does more
+// than it has to.
+const EXTENDED_8_EBX: u32 = IBPB | IBRS | STIBP | SSBD;
+const IBPB: u32 = 1 << 12;
+const IBRS: u32 = 1 << 14;
+const STIBP: u32 = 1 << 15;
+const SSBD: u32 = 1 << 24;
 // Leaf 8000_0001 EDX: the copies of leaf 1, SYSCALL, NX, MMX extensions, 1 GiB pages, RDTSCP, long mode.
 const EXTENDED_1_EDX: u32 =
     LEAF_1_EDX & 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
@@ -171,7 +178,7 @@ impl CpuidTable {
         }
 
         let first = extended_or_zero(0x8000_0001);
-        let widths = extended_or_zero(0x8000_0008)[0];
+        let [widths, controls, ..] = extended_or_zero(0x8000_0008);
         let mut extended = [[0; 4]; (EXTENDED_LAST - 0x8000_0000) as usize + 1];
         extended[0] = [EXTENDED_LAST, vendor_b, vendor_c, vendor_d];
         let is_amd = [0, vendor_b, vendor_c, vendor_d] == AMD;
@@ -194,7 +201,12 @@ impl CpuidTable {
         extended[6] = [0, 0, 0x0200_6140, 0];
         // The time stamp counter runs at one rate in all states.
         extended[7] = [0, 0, 0, 1 << 8];
-        extended[8] = [(widths & 0xff).clamp(36, 52) | 48 << 8, 0, if is_amd { topology } else { 0 }, 0];
+        extended[8] = [
+            (widths & 0xff).clamp(36, 52) | 48 << 8,
+            controls & EXTENDED_8_EBX,
+            if is_amd { topology } else { 0 },
+            0,
+        ];
 
         let [signature_b, signature_c, signature_d] = [0, 4, 8].map(|at| {
             SIGNATURE.iter().skip(at).take(4).rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
@@ -282,6 +294,18 @@ impl CpuidTable {
         self.extended[1][3] & 1 << 27 != 0
     }
 
+    /// Bits of SPEC_CTRL that the guest may set; 0: there is no such register.
+    pub fn speculation_control(&self) -> u32 {
+        let shown = self.extended[8][1];
+        // IBRS, STIBP and SSBD become bits 0 to 2.
+        (shown & (IBRS | STIBP)) >> 14 | (shown & SSBD) >> 22
+    }
+
+    /// Whether PRED_CMD exists.
+    pub fn has_branch_barrier(&self) -> bool {
+        self.extended[8][1] & IBPB != 0
+    }
+
     /// Whether no-execute pages exist.
     pub fn has_no_execute(&self) -> bool {
         self.extended[1][3] & 1 << 20 != 0
@@ -329,7 +353,8 @@ mod tests {
         // Bits that must stay hidden: DTES64, MONITOR, VMX, SMX, TM2, PDCM, PCID; MCE, MCA, thermal monitor.
         assert_eq!(one[2] & (1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 17), 0);
         assert_eq!(one[3] & (1 << 7 | 1 << 14 | 1 << 29), 0);
-        assert_eq!(answer(&table, 7)[3], 0, "no speculation controls that nobody switches");
+        assert_eq!(answer(&table, 7)[3], 0, "speculation controls have their place in leaf 8000_0008");
+        assert_eq!(answer(&table, 0x8000_0008)[1], 1 << 12 | 1 << 14 | 1 << 15 | 1 << 24);
         // SVM, OSVW, IBS, SKINIT, TOPOEXT, performance counters.
         assert_eq!(
             answer(&table, 0x8000_0001)[2] & (1 << 2 | 1 << 9 | 1 << 10 | 1 << 12 | 1 << 22 | 1 << 23),
@@ -352,6 +377,26 @@ mod tests {
         assert_eq!(table.xcr0(), Xcr0::X87);
         assert!(!table.cr4().intersects(Cr4::XSAVE | Cr4::SUPERVISOR_ACCESS | Cr4::FSGSBASE));
         assert!(!table.has_tsc_aux() && !table.has_no_execute());
+        assert_eq!(answer(&table, 0x8000_0008)[1], 0);
+        assert!(table.speculation_control() == 0 && !table.has_branch_barrier());
+    }
+
+    #[test]
+    fn each_speculation_control_is_offered_where_the_host_has_it() {
+        for (bit, control, barrier) in [(12, 0, true), (14, 1, false), (15, 2, false), (24, 4, false)] {
+            let host = |leaf, subleaf| {
+                let [a, _, c, d] = everything(leaf, subleaf);
+                if leaf == 0x8000_0008 { [a, 1 << bit, c, d] } else { everything(leaf, subleaf) }
+            };
+            let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+            assert_eq!(answer(&table, 0x8000_0008)[1], 1 << bit);
+            assert_eq!((table.speculation_control(), table.has_branch_barrier()), (control, barrier));
+        }
+        // A host whose highest leaf is below has none of them, whatever it answers there.
+        let old = |leaf, subleaf| {
+            if leaf == 0x8000_0000 { [0x8000_0007, 0, 0, 0] } else { everything(leaf, subleaf) }
+        };
+        assert_eq!(CpuidTable::freeze::<Absent>(old, 1, 1_000_000).speculation_control(), 0);
     }
 
     #[test]

@@ -58,6 +58,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let soft = &vcpu.registers;
         Some(match number {
             msr::TSC_AUX if self.compartment.cpuid.has_tsc_aux() => soft.tsc_aux.into(),
+            msr::SPEC_CTRL if self.compartment.cpuid.speculation_control() != 0 => {
+                vcpu.virt.speculation_control().into()
+            }
             msr::MTRR_CAP => MTRR_CAPABILITIES,
             msr::MTRR_DEFAULT_TYPE => soft.mtrr_default,
             msr::MTRR_VARIABLE_FIRST..=msr::MTRR_VARIABLE_LAST => {
@@ -148,6 +151,19 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     vcpu.virt.set_tsc_aux(value as u32);
                 }
                 accepted
+            }
+            msr::SPEC_CTRL if self.compartment.cpuid.speculation_control() != 0 => {
+                let accepted = value & !u64::from(self.compartment.cpuid.speculation_control()) == 0;
+                if accepted {
+                    vcpu.virt.set_speculation_control(value as u32);
+                }
+                accepted
+            }
+            msr::PRED_CMD if self.compartment.cpuid.has_branch_barrier() => {
+                if value == 1 {
+                    vcpu.virt.forget_branches();
+                }
+                value <= 1
             }
             // The time stamp counter is the compartment's clock: it cannot be set. Software that tries to put it back in step finds
             // it in step already.

@@ -9,6 +9,7 @@ use contracts::{
     HostTime, Image, Limits, MemoryExit, MemoryRange, PortRange, Profile, Savable, Scheduler, StringOperand,
     StringPortExit, VcpuName,
 };
+use monitor::audit::Kind;
 use monitor::compartment::{Compartment, VirtualProcessor};
 use monitor::console::Console;
 use monitor::serve::{Flow, Serving};
@@ -16,7 +17,7 @@ use monitor::slot::{Ending, Reason, Slot};
 use monitor::{CpuidTable, Facts};
 use plan::{Mode, OnReset, Start};
 use spin::Mutex;
-use x86::{CodeSize, Cr4, Exception, General, SegmentName, Width};
+use x86::{CodeSize, Cr4, Exception, General, SegmentName, Width, msr};
 
 /// Registers at [`REGISTERS`] and a port at [`PORT`] that remember what was written last, and read as [`READ`].
 struct Registers {
@@ -461,4 +462,115 @@ fn a_string_whose_operand_is_not_named_is_decoded() {
     assert_eq!(flow, Flow::Go);
     assert_eq!(bench.written(), Some((0x1122, Width::Word)));
     assert_eq!((bench.general(General::Rcx), bench.stepped(CODE)), (0, 3));
+}
+
+const IBPB: u32 = 1 << 12;
+const IBRS: u32 = 1 << 14;
+const STIBP: u32 = 1 << 15;
+const SSBD: u32 = 1 << 24;
+/// What those who ask for something that is not there get.
+const REFUSED: [Injected; 1] = [Injected::Exception(Exception::GeneralProtection, Some(0))];
+
+/// A compartment on a host that has these speculation controls, and all else.
+fn speculating(controls: u32) -> Bench {
+    Bench::on(move |leaf, _| if leaf == 0x8000_0008 { [u32::MAX, controls, 0, 0] } else { [u32::MAX; 4] })
+}
+
+impl Bench {
+    /// WRMSR; false: #GP.
+    fn write_msr(&self, number: u32, value: u64) -> bool {
+        self.accepted(Exit::WriteMsr, |vcpu| {
+            vcpu.state.general[General::Rcx as usize] = number.into();
+            // The upper halves do not count.
+            vcpu.state.general[General::Rax as usize] = value | 0xaaaa_aaaa << 32;
+            vcpu.state.general[General::Rdx as usize] = value >> 32 | 0x5555_5555 << 32;
+        })
+    }
+
+    /// RDMSR; `None`: #GP.
+    fn read_msr(&self, number: u32) -> Option<u64> {
+        let accepted = self.accepted(Exit::ReadMsr, |vcpu| {
+            vcpu.state.general[General::Rcx as usize] = number.into();
+        });
+        accepted.then(|| self.general(General::Rdx) << 32 | self.general(General::Rax))
+    }
+
+    fn accepted(&self, exit: Exit, prepare: impl FnOnce(&mut FakeVcpu)) -> bool {
+        let flow = self.exit(exit, |vcpu| {
+            vcpu.injected.clear();
+            vcpu.state.instruction_pointer = NOWHERE;
+            prepare(vcpu);
+        });
+        assert_eq!(flow, Flow::Go);
+        let refused = self.vcpu(|vcpu| vcpu.injected.clone());
+        if refused.is_empty() {
+            assert_eq!(self.stepped(NOWHERE), 2);
+            return true;
+        }
+        assert_eq!((refused.as_slice(), self.stepped(NOWHERE)), (REFUSED.as_slice(), 0));
+        false
+    }
+
+    fn counted(&self, kind: Kind) -> u32 {
+        self.slot.with_audit(|audit| audit.count(kind))
+    }
+}
+
+#[test]
+fn speculation_controls_that_the_host_has_are_set_and_read_back() {
+    for (controls, bits) in
+        [(IBRS, 1), (STIBP, 2), (SSBD, 4), (IBPB | IBRS | STIBP, 3), (IBRS | STIBP | SSBD, 7)]
+    {
+        let bench = speculating(controls);
+        assert_eq!(bench.read_msr(msr::SPEC_CTRL), Some(0));
+        for value in 0..=bits {
+            let legal = value & !bits == 0;
+            let before = bench.vcpu(|vcpu| vcpu.speculation_control);
+            assert_eq!(bench.write_msr(msr::SPEC_CTRL, value), legal, "{value:#b} of {bits:#b}");
+            let now = if legal { value } else { before.into() };
+            assert_eq!(bench.read_msr(msr::SPEC_CTRL), Some(now));
+            // The processor is told.
+            assert_eq!(u64::from(bench.vcpu(|vcpu| vcpu.speculation_control)), now);
+        }
+        assert_eq!(bench.counted(Kind::Unknown), 0);
+    }
+}
+
+#[test]
+fn reserved_bits_of_the_speculation_controls_are_refused() {
+    let bench = speculating(IBPB | IBRS | STIBP | SSBD);
+    assert!(bench.write_msr(msr::SPEC_CTRL, 5));
+    for bit in 3..64 {
+        assert!(!bench.write_msr(msr::SPEC_CTRL, 1 << bit), "bit {bit}");
+    }
+    assert_eq!(bench.read_msr(msr::SPEC_CTRL), Some(5));
+    for bit in 1..64 {
+        assert!(!bench.write_msr(msr::PRED_CMD, 1 | 1 << bit), "bit {bit}");
+    }
+    assert_eq!(bench.vcpu(|vcpu| vcpu.barriers), 0);
+    assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (61 + 63, 0));
+}
+
+#[test]
+fn the_branch_barrier_is_the_host_s_and_cannot_be_read() {
+    let bench = speculating(IBPB);
+    assert!(bench.write_msr(msr::PRED_CMD, 0));
+    assert_eq!(bench.vcpu(|vcpu| vcpu.barriers), 0);
+    assert!(bench.write_msr(msr::PRED_CMD, 1));
+    assert_eq!(bench.vcpu(|vcpu| vcpu.barriers), 1);
+    assert_eq!(bench.read_msr(msr::PRED_CMD), None);
+    assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 1));
+}
+
+#[test]
+fn speculation_controls_that_the_host_lacks_do_not_exist() {
+    let bench = speculating(!(IBRS | STIBP | SSBD));
+    assert_eq!(bench.read_msr(msr::SPEC_CTRL), None);
+    assert!(!bench.write_msr(msr::SPEC_CTRL, 0));
+    let bench = speculating(!IBPB);
+    assert!(!bench.write_msr(msr::PRED_CMD, 1));
+    let bench = speculating(0);
+    assert!(!bench.write_msr(msr::SPEC_CTRL, 1) && !bench.write_msr(msr::PRED_CMD, 1));
+    assert_eq!(bench.vcpu(|vcpu| (vcpu.speculation_control, vcpu.barriers)), (0, 0));
+    assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 2));
 }

@@ -83,12 +83,9 @@ pub struct Features {
     pub ibpb: bool,
     /// The barrier clears return predictions too (leaf 8000_0008 EBX bit 30).
     pub ibpb_returns: bool,
-    /// Indirect-branch restricted speculation: SPEC_CTRL bit 0.
-    pub ibrs: bool,
-    /// Single-thread indirect-branch predictors: SPEC_CTRL bit 1.
-    pub stibp: bool,
-    /// Speculative-store-bypass disable: SPEC_CTRL bit 2.
-    pub ssbd: bool,
+    /// Those bits of SPEC_CTRL that exist: IBRS (bit 0, restricts indirect branches), STIBP (bit 1, keeps their predictors to one
+    /// thread), SSBD (bit 2, lets no load pass a store). There is no such register where none does.
+    pub speculation_control: u8,
     /// SSBD through VIRT_SPEC_CTRL (leaf 8000_0008 EBX bit 25).
     pub virtual_ssbd: bool,
     /// Automatic IBRS: EFER bit 21 (leaf 8000_0021 EAX bit 8).
@@ -172,20 +169,13 @@ impl Features {
             machine_check: bit(one.edx, 7) && bit(one.edx, 14),
             ibpb: bit(e8.ebx, 12) || bit(seven.edx, 26),
             ibpb_returns: bit(e8.ebx, 30),
-            ibrs: bit(e8.ebx, 14) || bit(seven.edx, 26),
-            stibp: bit(e8.ebx, 15) || bit(seven.edx, 27),
-            ssbd: bit(e8.ebx, 24) || bit(seven.edx, 31),
+            speculation_control: speculation_control(e8.ebx, seven.edx),
             virtual_ssbd: bit(e8.ebx, 25),
             automatic_ibrs: bit(e21.eax, 8),
             lfence_serializes: bit(e21.eax, 2),
             apic_id,
             thread_bits,
         }
-    }
-
-    /// Whether SPEC_CTRL exists.
-    pub const fn speculation_control(&self) -> bool {
-        self.ibrs || self.stibp || self.ssbd
     }
 
     /// Whether firmware turned SVM off: VM_CR.SVMDIS (APM Vol. 2 §15.4). False where there is no SVM to turn off.
@@ -210,7 +200,10 @@ impl Features {
             .or(same("x2apic", self.x2apic == other.x2apic))
             .or(same("tsc-deadline", self.tsc_deadline == other.tsc_deadline))
             .or(same("1 GiB pages", self.page_1g == other.page_1g))
-            .or(same("speculation controls", self.ibpb == other.ibpb && self.ibrs == other.ibrs))
+            .or(same(
+                "speculation controls",
+                self.ibpb == other.ibpb && self.speculation_control == other.speculation_control,
+            ))
             .or(same("physical address width", self.physical_bits == other.physical_bits))
     }
 
@@ -218,6 +211,11 @@ impl Features {
     pub const fn first_thread(&self, apic_id: u32) -> bool {
         apic_id & ((1u32 << self.thread_bits) - 1) == 0
     }
+}
+
+/// [`Features::speculation_control`] by EBX of leaf 8000_0008, bits 14, 15 and 24, or by EDX of leaf 7, bits 26, 27 and 31.
+const fn speculation_control(amd: u32, intel: u32) -> u8 {
+    (amd >> 14 & 0b11 | amd >> 22 & 0b100 | intel >> 26 & 0b11 | intel >> 29 & 0b100) as u8
 }
 
 /// Bytes of an XSAVE area in standard format that holds `components` (APM Vol. 2 §11.5.2): the end of the last one.
@@ -274,6 +272,24 @@ mod tests {
         let with = Features { svm: true, npt: true, ..Features::default() };
         let without = Features { svm: true, ..Features::default() };
         assert_eq!(with.difference(&without), Some("npt"));
+    }
+
+    #[test]
+    fn a_processor_that_lacks_a_speculation_control_is_told_apart() {
+        let none = Features::default();
+        for with in [Features { ibpb: true, ..none }, Features { speculation_control: 4, ..none }] {
+            assert_eq!(with.difference(&none), Some("speculation controls"));
+        }
+    }
+
+    #[test]
+    fn either_vendor_announces_bits_of_the_same_register() {
+        for (amd, intel, bits) in [(14, 26, 1), (15, 27, 2), (24, 31, 4)] {
+            assert_eq!(speculation_control(1 << amd, 0), bits);
+            assert_eq!(speculation_control(0, 1 << intel), bits);
+            assert_eq!(speculation_control(!(1 << amd), 0), 7 ^ bits);
+            assert_eq!(speculation_control(0, !(1 << intel)), 7 ^ bits);
+        }
     }
 
     #[test]

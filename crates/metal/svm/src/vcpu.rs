@@ -65,6 +65,8 @@ pub struct SvmVcpu<N, D> {
     debug: [u64; 4],
     xcr0: Xcr0,
     ticks_aux: u32,
+    /// SPEC_CTRL.
+    speculation: u32,
     /// Whether this processor's TSC_AUX exists.
     has_ticks_aux: bool,
     flush: u32,
@@ -95,6 +97,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             debug: [0; 4],
             xcr0: Xcr0::X87,
             ticks_aux: 0,
+            speculation: 0,
             has_ticks_aux: features.rdtscp,
             flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
             address_space_shared: number >= usable,
@@ -283,6 +286,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         self.in_non_maskable = false;
         self.returning_at = None;
         self.held = 0;
+        self.set_speculation_control(0);
         // SAFETY: the area is this virtual processor's own, large enough and aligned (`Frames`), and its state is not loaded in
         // a processor: a virtual processor is started while detached.
         unsafe { self.vector.reset() };
@@ -336,6 +340,9 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
             self.flush_translations();
         }
         self.general[HOST_PAGE] = host::registers(how.cpu).map_or(0, HostPhysical::get);
+        if self.speculation != 0 {
+            cpu::speculation::restrict(self.speculation);
+        }
         cpu::vector::set_debug_addresses(self.debug);
         // SAFETY: the area holds what `reset` or `save` wrote; the values of XCR0, DR0–3 and TSC_AUX are the guest's, checked
         // when they were set, and the hypervisor itself uses none of these registers (it is compiled without vector
@@ -354,6 +361,9 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         // SAFETY: as in `attach`; this processor holds this virtual processor's state.
         unsafe {
             self.vector.save();
+        }
+        if self.speculation != 0 {
+            cpu::speculation::restrict(0);
         }
         self.debug = cpu::vector::debug_addresses();
         self.general[HOST_PAGE] = 0;
@@ -534,6 +544,27 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
             // SAFETY: the register exists where RDTSCP does; the hypervisor does not use it.
             unsafe { cpu::msr::write(x86::msr::TSC_AUX, value as u64) };
         }
+    }
+
+    fn speculation_control(&self) -> u32 {
+        self.speculation
+    }
+
+    /// The processor keeps the guest's setting until [`Vcpu::detach`], also while the hypervisor serves an exit. That is sound: the
+    /// hypervisor's own setting is 0, so the guest's can only take speculation away from it, at the guest's own cost, and no exit is
+    /// paid for it.
+    ///
+    /// Where the processor switches the register itself (CPUID 8000_000A EDX bit 20) a guest runs with what the VMCB has at 2E0h,
+    /// which stays 0, joined to what is set here: the same.
+    fn set_speculation_control(&mut self, value: u32) {
+        self.speculation = value;
+        if self.general[HOST_PAGE] != 0 {
+            cpu::speculation::restrict(value);
+        }
+    }
+
+    fn forget_branches(&mut self) {
+        cpu::speculation::indirect_branch_barrier();
     }
 
     #[inline]
