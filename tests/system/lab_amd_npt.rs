@@ -174,6 +174,44 @@ fn a_triple_fault_stops_that_compartment_only() {
     assert!(ran.errors.contains("Ringfence has stopped office"), "{}", ran.errors);
 }
 
+/// A compartment that may use nothing that is not there is stopped at its first such access, with that as the reason. Linux tries
+/// registers of real processors and ports of real PCs, and so some that no compartment has. Its neighbour, which may, does not notice.
+#[test]
+fn an_unclaimed_access_stops_the_compartment_that_may_not() {
+    let both = Guests::new(&[
+        ("office", "vcpus = 2\non-unclaimed = \"stop\"", "ringfence.mode=look"),
+        ("banking", "vcpus = 2", "ringfence.mode=uptime ringfence.seconds=3"),
+    ]);
+    let ran = guests(&both, &[]);
+    ran.expect_code(1);
+    assert_eq!(ran.json["result"], "failed");
+    let office = ran.compartment("office");
+    assert_eq!(office["state"], "stopped", "{}", ran.transcript());
+    let reason = office["reason"].as_str().unwrap();
+    let access = reason.strip_prefix("unclaimed access: ").unwrap_or_else(|| panic!("{reason}"));
+    ran.find("ringfence", &format!("office stopped: {reason}"));
+    // The audit log has the same words, and nothing unknown before it: it was the first.
+    let unknown = ran
+        .console("ringfence")
+        .filter(|line| line.text.starts_with("audit office unknown "))
+        .collect::<Vec<_>>();
+    assert!(unknown.len() == 1 && unknown[0].text.ends_with(access), "{}", ran.transcript());
+    assert_eq!(office["audit"]["unknown"], 1, "{office}");
+    assert_eq!(office["restarts"], 0);
+    assert_eq!(ran.count("office", "Hello"), 0, "it was stopped before it was up: {}", ran.transcript());
+    assert!(ran.errors.contains(&format!("office ({reason})")), "{}", ran.errors);
+    // What one may not, the other did, and it ended as it wanted.
+    let banking = ran.compartment("banking");
+    assert_eq!(banking["state"], "shut-down", "{}", ran.transcript());
+    assert!(banking["audit"]["unknown"].as_u64().unwrap() > 0, "{banking}");
+    ran.find("banking", "Hello from banking");
+    assert!(
+        ran.find("ringfence", "office stopped").at < ran.find("banking", "Hello from banking").at,
+        "{}",
+        ran.transcript()
+    );
+}
+
 /// The run ends at the text, at the limit, and at Ctrl-C, each in its own way, and leaves no emulator behind.
 #[test]
 fn ends_are_told_apart() {

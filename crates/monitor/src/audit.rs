@@ -31,23 +31,92 @@ impl Kind {
     }
 }
 
+/// A read, a write or a fetch, and of what, in one word: the kind in the lowest bits, above them which one it was. The reasons for
+/// which compartments are stopped carry it: a tag and a word travel in registers, and anything larger would cost every exit.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Access(u64);
+
+impl Access {
+    /// Bits below the number of a register, a port or a page.
+    const SHIFT: u32 = 12;
+    /// The kinds.
+    const MSR_READ: u64 = 0;
+    const MSR_WRITE: u64 = 1;
+    const PORT_READ: u64 = 2;
+    const PORT_WRITE: u64 = 3;
+    const MEMORY_READ: u64 = 4;
+    const MEMORY_WRITE: u64 = 5;
+    const MEMORY_FETCH: u64 = 6;
+
+    #[inline(always)]
+    const fn new(kind: u64, number: u64) -> Self {
+        Self(number << Self::SHIFT | kind)
+    }
+
+    /// RDMSR of that register.
+    #[inline(always)]
+    pub fn msr_read(number: u32) -> Self {
+        Self::new(Self::MSR_READ, number.into())
+    }
+
+    /// WRMSR of that register.
+    #[inline(always)]
+    pub fn msr_write(number: u32) -> Self {
+        Self::new(Self::MSR_WRITE, number.into())
+    }
+
+    /// IN from that port.
+    #[inline(always)]
+    pub fn port_read(port: u16) -> Self {
+        Self::new(Self::PORT_READ, port.into())
+    }
+
+    /// OUT to that port.
+    #[inline(always)]
+    pub fn port_write(port: u16) -> Self {
+        Self::new(Self::PORT_WRITE, port.into())
+    }
+
+    /// A read of the page of guest-physical memory in which that address lies.
+    #[inline(always)]
+    pub const fn memory_read(at: u64) -> Self {
+        Self::new(Self::MEMORY_READ, at >> Self::SHIFT)
+    }
+
+    /// A write to the page of guest-physical memory in which that address lies.
+    #[inline(always)]
+    pub const fn memory_write(at: u64) -> Self {
+        Self::new(Self::MEMORY_WRITE, at >> Self::SHIFT)
+    }
+
+    /// A fetch from the page of guest-physical memory in which that address lies.
+    #[inline(always)]
+    pub const fn memory_fetch(at: u64) -> Self {
+        Self::new(Self::MEMORY_FETCH, at >> Self::SHIFT)
+    }
+}
+
+impl core::fmt::Display for Access {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (page, number) = (self.0 >> Self::SHIFT << Self::SHIFT, self.0 >> Self::SHIFT);
+        let (what, which) = match self.0 - page {
+            Self::MSR_READ => ("read of MSR", number),
+            Self::MSR_WRITE => ("write of MSR", number),
+            Self::PORT_READ => ("read of port", number),
+            Self::PORT_WRITE => ("write of port", number),
+            Self::MEMORY_READ => ("read of memory page", page),
+            Self::MEMORY_WRITE => ("write of memory page", page),
+            _ => ("fetch from memory page", page),
+        };
+        write!(formatter, "{what} {which:#x}")
+    }
+}
+
 /// What was tried.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Subject {
-    /// RDMSR of that register.
-    MsrRead(u32),
-    /// WRMSR of that register.
-    MsrWrite(u32),
-    /// IN from that port.
-    PortRead(u16),
-    /// OUT to that port.
-    PortWrite(u16),
-    /// A read of that page of guest-physical memory.
-    MemoryRead(u64),
-    /// A write to that page of guest-physical memory.
-    MemoryWrite(u64),
-    /// A fetch from that page of guest-physical memory.
-    MemoryFetch(u64),
+    /// A register, a port or a page of memory.
+    Access(Access),
     /// An illegal value for that control register; 0xef for EFER, 0xc0 for XCR0.
     Control(u8),
     /// An instruction that the virtual processor does not have.
@@ -63,13 +132,7 @@ pub enum Subject {
 impl core::fmt::Display for Subject {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::MsrRead(number) => write!(formatter, "read of MSR {number:#x}"),
-            Self::MsrWrite(number) => write!(formatter, "write of MSR {number:#x}"),
-            Self::PortRead(port) => write!(formatter, "read of port {port:#x}"),
-            Self::PortWrite(port) => write!(formatter, "write of port {port:#x}"),
-            Self::MemoryRead(page) => write!(formatter, "read of memory page {page:#x}"),
-            Self::MemoryWrite(page) => write!(formatter, "write of memory page {page:#x}"),
-            Self::MemoryFetch(page) => write!(formatter, "fetch from memory page {page:#x}"),
+            Self::Access(access) => access.fmt(formatter),
             Self::Control(0xef) => write!(formatter, "illegal value for EFER"),
             Self::Control(0xc0) => write!(formatter, "illegal value for XCR0"),
             Self::Control(number) => write!(formatter, "illegal value for CR{number}"),
@@ -174,8 +237,8 @@ mod tests {
     fn repetitions_are_counted_and_kinds_kept_apart() {
         let mut audit = Audit::new();
         for round in 0..100 {
-            audit.note(Kind::Unknown, Subject::MsrRead(0x1234), || GuestTime(round));
-            audit.note(Kind::Denied, Subject::MsrRead(0x1234), || GuestTime(round));
+            audit.note(Kind::Unknown, Subject::Access(Access::msr_read(0x1234)), || GuestTime(round));
+            audit.note(Kind::Denied, Subject::Access(Access::msr_read(0x1234)), || GuestTime(round));
         }
         assert_eq!(audit.entries().len(), 2);
         assert_eq!((audit.entries()[0].count, audit.entries()[0].first), (100, GuestTime(0)));
@@ -186,10 +249,31 @@ mod tests {
     }
 
     #[test]
+    fn accesses_say_what_they_were() {
+        extern crate std;
+        use std::string::ToString;
+        for (access, words) in [
+            (Access::msr_read(0), "read of MSR 0x0"),
+            (Access::msr_write(u32::MAX), "write of MSR 0xffffffff"),
+            (Access::port_read(0), "read of port 0x0"),
+            (Access::port_write(u16::MAX), "write of port 0xffff"),
+            (Access::memory_read(0), "read of memory page 0x0"),
+            (Access::memory_write(u64::MAX), "write of memory page 0xfffffffffffff000"),
+            (Access::memory_fetch(0xfee0_1234), "fetch from memory page 0xfee01000"),
+        ] {
+            assert_eq!(access.to_string(), words);
+            assert_eq!(Subject::Access(access).to_string(), words);
+        }
+        assert_eq!(Access::memory_read(0x1fff), Access::memory_read(0x1000), "the page counts, not the byte");
+        assert_ne!(Access::memory_read(0x2000), Access::memory_read(0x1000));
+        assert_ne!(Access::port_read(7), Access::msr_read(7));
+    }
+
+    #[test]
     fn a_storm_of_different_things_overflows_into_a_counter() {
         let mut audit = Audit::new();
         for port in 0..1000 {
-            audit.note(Kind::Unknown, Subject::PortRead(port), GuestTime::default);
+            audit.note(Kind::Unknown, Subject::Access(Access::port_read(port)), GuestTime::default);
         }
         assert_eq!(audit.entries().len(), ENTRIES);
         assert_eq!(audit.unlisted() as usize, 1000 - ENTRIES);

@@ -1,14 +1,14 @@
 //! What follows from each exit. The mechanism said why the guest came back; everything is decided here, in safe code.
 
-use crate::audit::{Kind, Subject};
+use crate::audit::{Access, Kind, Subject};
 use crate::compartment::{Activity, VirtualProcessor};
 use crate::control;
 use crate::fetch::{self, Trouble};
 use crate::serve::{Flow, Serving};
 use crate::slot::{Ending, Reason};
 use contracts::{
-    Access, ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host,
-    Image, LocalApic, MemoryExit, PortExit, PortMap, StringOperand, StringPortExit, Vcpu,
+    ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host, Image,
+    LocalApic, MemoryExit, PortExit, PortMap, StringOperand, StringPortExit, Vcpu,
 };
 use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
 use x86::{Exception, Fault, General, Segment, SegmentName, Width};
@@ -212,7 +212,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let (port, width) = (access.port, access.width);
         match access.direction {
             Direction::In => {
-                let value = self.port_in(vcpu.number, port, width);
+                let value = self.port_in(vcpu, port, width);
                 let old = vcpu.virt.general(General::Rax);
                 // Nearly all are bytes: the compiler makes less of this than of the general case.
                 let new = if width == Width::Byte {
@@ -224,7 +224,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             Direction::Out => {
                 let value = vcpu.virt.general(General::Rax) & width.mask();
-                self.port_out(vcpu.number, port, width, value as u32);
+                self.port_out(vcpu, port, width, value as u32);
             }
         }
         vcpu.virt.complete(next);
@@ -243,10 +243,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[inline(always)]
-    fn port_in(&self, own: u8, port: u16, width: Width) -> u32 {
+    fn port_in(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
+        let own = vcpu.number;
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
-            self.note(Kind::Unknown, Subject::PortRead(port));
+            self.unclaimed(vcpu, Access::port_read(port));
             return u32::MAX;
         }
         if owner == Self::PIC {
@@ -258,10 +259,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[inline(always)]
-    fn port_out(&self, own: u8, port: u16, width: Width, value: u32) {
+    fn port_out(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
+        let own = vcpu.number;
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
-            self.note(Kind::Unknown, Subject::PortWrite(port));
+            self.unclaimed(vcpu, Access::port_write(port));
         } else if owner == Self::PIC {
             self.with_devices_at(own, self.pic_time(), |devices, context| {
                 devices.pic.write_claimed(port, width, value, context);
@@ -275,13 +277,13 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[inline(never)]
-    fn string_port_in(&self, own: u8, port: u16, width: Width) -> u32 {
-        self.port_in(own, port, width)
+    fn string_port_in(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
+        self.port_in(vcpu, port, width)
     }
 
     #[inline(never)]
-    fn string_port_out(&self, own: u8, port: u16, width: Width, value: u32) {
-        self.port_out(own, port, width, value);
+    fn string_port_out(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
+        self.port_out(vcpu, port, width, value);
     }
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
@@ -312,7 +314,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return flow;
         }
         if incoming {
-            let value = self.string_port_in(vcpu.number, access.port, access.width);
+            let value = self.string_port_in(vcpu, access.port, access.width);
             for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
@@ -321,7 +323,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
         } else {
             let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            self.string_port_out(vcpu.number, access.port, access.width, value);
+            self.string_port_out(vcpu, access.port, access.width, value);
         }
         let step = if vcpu.virt.flags().contains(x86::Rflags::DIRECTION) {
             0u64.wrapping_sub(bytes as u64)
@@ -407,7 +409,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             };
             if copied.is_err() {
                 // From or to a device's registers: nothing that software does. All ones come, what goes is dropped.
-                self.note(Kind::Malformed, Subject::MemoryRead(translation.address.get() & !0xfff));
+                self.note(Kind::Malformed, Subject::Access(Access::memory_read(translation.address.get())));
                 part.fill(0xff);
             }
             done += piece;
@@ -559,9 +561,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if access.during_walk {
             return stop(Reason::OutsideMemory(at));
         }
-        if access.access == Access::Execute {
-            // A fetch from nowhere reads all ones, and no instruction begins with FF FF.
-            self.note(Kind::Unknown, Subject::MemoryFetch(at & !0xfff));
+        if access.access == contracts::Access::Execute {
+            // No device answers a fetch: it reads all ones, and no instruction begins with FF FF.
+            self.unclaimed(vcpu, Access::memory_fetch(at));
             return Self::raise(vcpu, Fault::InvalidOpcode);
         }
         let code = vcpu.virt.code_size();
@@ -621,7 +623,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 .or_else(|| devices.others.read_memory(at, width, context))
         });
         value.unwrap_or_else(|| {
-            self.note(Kind::Unknown, Subject::MemoryRead(at & !0xfff));
+            self.unclaimed(vcpu, Access::memory_read(at));
             u64::MAX
         })
     }
@@ -638,7 +640,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 || devices.others.write_memory(at, width, value, context)
         });
         if !known {
-            self.note(Kind::Unknown, Subject::MemoryWrite(at & !0xfff));
+            self.unclaimed(vcpu, Access::memory_write(at));
         }
     }
 
@@ -652,7 +654,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     fn apic_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) {
         if width != Width::Double || at & 3 != 0 {
-            self.note(Kind::Malformed, Subject::MemoryWrite(at & !0xfff));
+            self.note(Kind::Malformed, Subject::Access(Access::memory_write(at)));
             return;
         }
         let offset = (at & 0xffc) as u16;

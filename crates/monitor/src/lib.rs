@@ -19,7 +19,7 @@ pub mod serve;
 pub mod slot;
 mod string;
 
-use audit::Kind;
+use audit::{Access, Kind, Subject};
 use compartment::Compartment;
 use console::Console;
 use contracts::{CpuIndex, Host, HostTime, Image, Leave, Scheduler, Turn, Vault, VcpuName};
@@ -294,7 +294,7 @@ where
         });
         if !taken.get() {
             // The guest does not read: what does not fit is lost, as on a real line.
-            slot.note(Kind::Malformed, audit::Subject::PortRead(0), contracts::GuestTime::default);
+            slot.note(Kind::Malformed, Subject::Access(Access::port_read(0)), contracts::GuestTime::default);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Model-specific registers: a table of those that exist. Any other raises #GP and is counted; none is ever passed through.
 
-use crate::audit::{Kind, Subject};
+use crate::audit::{Access, Kind, Subject};
 use crate::compartment::{VARIABLE_RANGES, VirtualProcessor};
 use crate::control;
 use crate::serve::Serving;
@@ -29,7 +29,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     pub fn read_msr(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
         let number = vcpu.virt.general(General::Rcx) as u32;
         let Some(value) = self.msr(vcpu, number) else {
-            self.note(Kind::Unknown, Subject::MsrRead(number));
+            self.unclaimed(vcpu, Access::msr_read(number));
             return Err(Fault::GP);
         };
         vcpu.virt.set_general(General::Rax, value & 0xffff_ffff);
@@ -97,7 +97,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let now = vcpu.virt.ticks();
                 let mut effects = ApicEffects::default();
                 if !vcpu.apic.write_msr(number, value, now, &mut effects) {
-                    self.note(Kind::Malformed, Subject::MsrWrite(number));
+                    self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
                     return Err(Fault::GP);
                 }
                 self.after_apic(vcpu, ((number & 0xff) << 4) as u16, &effects);
@@ -179,7 +179,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 return if self.set_soft_msr(vcpu, number, value)? {
                     Ok(())
                 } else {
-                    self.note(Kind::Unknown, Subject::MsrWrite(number));
+                    self.unclaimed(vcpu, Access::msr_write(number));
                     Err(Fault::GP)
                 };
             }
@@ -187,7 +187,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if accepted {
             Ok(())
         } else {
-            self.note(Kind::Malformed, Subject::MsrWrite(number));
+            self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
             Err(Fault::GP)
         }
     }
@@ -229,7 +229,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if legal {
             Ok(true)
         } else {
-            self.note(Kind::Malformed, Subject::MsrWrite(number));
+            self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
             Err(Fault::GP)
         }
     }

@@ -3,7 +3,7 @@
 //! What a turn may look at is in [`Serving`]: the compartment that is mapped, the vCPU that this processor owns, and of everybody
 //! else only mailboxes.
 
-use crate::audit::{Kind, Subject};
+use crate::audit::{Access, Kind, Subject};
 use crate::compartment::{Activity, Compartment, VirtualProcessor};
 use crate::console::Console;
 use crate::fetch;
@@ -15,6 +15,7 @@ use contracts::{
 };
 use core::sync::atomic::Ordering;
 use decode::Intercepted;
+use plan::OnUnclaimed;
 use spin::Mutex;
 use x86::{General, Rflags};
 
@@ -398,6 +399,25 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Publishes what messages have to match to reach the vCPU.
     pub fn publish(&self, vcpu: &VirtualProcessor<I>) {
         self.compartment.directory.publish(vcpu.number, &vcpu.apic.destination());
+    }
+
+    /// The guest used what is not there: a port or memory that no device claims, a register that is in no table. All such accesses come
+    /// here, and here alone the manifest's `on-unclaimed` decides.
+    #[inline(never)]
+    pub fn unclaimed(&self, vcpu: &VirtualProcessor<I>, access: Access) {
+        if self.compartment.plan.on_unclaimed == OnUnclaimed::Stop {
+            return self.forbidden(vcpu, access);
+        }
+        self.note(Kind::Unknown, Subject::Access(access));
+    }
+
+    /// An unclaimed access ends the compartment. The vCPU finds that in its mailbox before its next entry; until then the access is
+    /// completed as ever, so that it is never half done.
+    #[cold]
+    #[inline(never)]
+    fn forbidden(&self, vcpu: &VirtualProcessor<I>, access: Access) {
+        self.note(Kind::Unknown, Subject::Access(access));
+        self.ended(vcpu, Ending::Stopped(Reason::Unclaimed(access)));
     }
 
     /// Notes something in the audit log.

@@ -1,6 +1,6 @@
 //! What the hypervisor knows of a compartment while it is not mapped: its name, how it stands, its mailboxes, its counters.
 
-use crate::audit::{Audit, Kind, Subject};
+use crate::audit::{Access, Audit, Kind, Subject};
 use crate::mailbox::Mailbox;
 use contracts::{Exit, GuestTime};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -22,6 +22,8 @@ pub enum Reason {
     OutsideMemory(u64),
     /// An instruction on a device's registers that the hypervisor does not carry out, at that address.
     Instruction(u64),
+    /// It used what is not there, and its manifest says that this is its end.
+    Unclaimed(Access),
     /// A device of ours wanted more than fits: a fault of Ringfence.
     DeviceOverflow,
     /// Its boot module could not be loaded.
@@ -41,6 +43,7 @@ impl core::fmt::Display for Reason {
             Self::Instruction(at) => {
                 write!(formatter, "an instruction on device registers that is not supported, at {at:#x}")
             }
+            Self::Unclaimed(access) => write!(formatter, "unclaimed access: {access}"),
             Self::DeviceOverflow => write!(formatter, "a device model of Ringfence asked for too much"),
             Self::Load => write!(formatter, "its boot module could not be loaded"),
         }

@@ -2,20 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use address::GuestPhysical;
 use contracts::absent::Absent;
 use contracts::fake::{FakeHost, FakeVault, FakeVcpu, Injected};
 use contracts::{
-    Attached, Clock, Context, CpuIndex, Device, Direction, Effects, Exit, Host, HostTime, Image, Leave,
-    Limits, PortExit, PortRange, Power, Profile, Savable, Scheduler, Turn, VcpuName,
+    Access, Attached, Clock, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, Host,
+    HostTime, Image, Leave, Limits, MemoryExit, MemoryRange, PortExit, PortRange, Power, Profile, Savable,
+    Scheduler, StringPortExit, Turn, Unsupported, Vault, VcpuName,
 };
 use monitor::compartment::Compartment;
 use monitor::slot::State;
 use monitor::{CpuidTable, Facts, Monitor};
-use plan::{Mode, OnReset, Start};
+use plan::{Mode, OnReset, OnUnclaimed, Start};
 use spin::Mutex;
 use x86::{General, Width};
 
-/// A power switch at port 0x10 (1: off, 2: reset), a console at 0x11, a clock that rings at 0x12 milliseconds from now.
+/// A power switch at port 0x10 (1: off, 2: reset), a console at 0x11, a clock that rings at 0x12 milliseconds from now; in memory the
+/// number of the register EFER, and behind it a one.
 struct Switch {
     rang: bool,
 }
@@ -23,6 +26,7 @@ struct Switch {
 impl Device for Switch {
     const NAME: &'static str = "switch";
     const PORTS: &'static [PortRange] = &[PortRange { first: 0x10, last: 0x12 }];
+    const MEMORY: &'static [MemoryRange] = &[MemoryRange { start: CLAIMED, length: 16 }];
 
     fn new(_: &contracts::Platform) -> Self {
         Self { rang: false }
@@ -42,6 +46,9 @@ impl Device for Switch {
                 context.effects.timer(Some(context.now.after(u64::from(milliseconds) * 1_000_000)));
             }
         }
+    }
+    fn read_memory(&mut self, address: u64, _: Width, _: &mut Context<'_>) -> u64 {
+        if address == CLAIMED { x86::msr::EFER.into() } else { 1 }
     }
     fn expire(&mut self, _: &mut Context<'_>) {
         self.rang = true;
@@ -115,6 +122,9 @@ impl Image for Product {
 }
 
 const RAM: usize = 0x4000;
+/// Where the switch has memory, and where nobody has any.
+const CLAIMED: u64 = 0xc000_0000;
+const HOLE: u64 = 0xd000_0000;
 
 fn out(port: u16, value: u8) -> Exit {
     let _ = value;
@@ -129,6 +139,7 @@ fn plan_of(name: &str, on_reset: OnReset) -> plan::Compartment {
         share: 100,
         cpus: heapless::Vec::new(),
         on_reset,
+        on_unclaimed: OnUnclaimed::Answer,
         label: None,
         segments: heapless::Vec::new(),
         start: Start {
@@ -150,12 +161,23 @@ type World = Monitor<Product, FakeVault<Fake, 2, RAM>, 2, 2>;
 
 /// Runs guests with these scripts, `rax` in RAX, until all have ended.
 fn run(guests: [(&str, u64, OnReset, &[Exit]); 2]) -> (&'static FakeHost, &'static World) {
+    let guests = guests.map(|(name, rax, on_reset, script)| {
+        let mut plan = plan_of(name, on_reset);
+        plan.start.rax = rax;
+        (plan, &[][..], script)
+    });
+    let (host, monitor, _) = run_plans(&guests);
+    (host, monitor)
+}
+
+/// Runs guests with these plans, these bytes at their entry points and these scripts for their first vCPUs, until all have ended.
+fn run_plans(
+    guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
+) -> (&'static FakeHost, &'static World, &'static FakeVault<Fake, 2, RAM>) {
     let host: &'static FakeHost = Box::leak(Box::default());
     host.advance(1000);
     let states = std::array::from_fn(|index| {
-        let (name, rax, on_reset, script) = &guests[index];
-        let mut plan = plan_of(name, *on_reset);
-        plan.start.rax = *rax;
+        let (plan, _, script) = &guests[index];
         let mut vcpu = FakeVcpu::default();
         for exit in *script {
             vcpu.script.push_back(*exit).unwrap();
@@ -167,15 +189,18 @@ fn run(guests: [(&str, u64, OnReset, &[Exit]); 2]) -> (&'static FakeHost, &'stat
             clock: Clock::new(host.kilohertz()).unwrap(),
         };
         let cpuid = CpuidTable::freeze::<Absent>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
-        Fake::new(facts, plan, cpuid, std::iter::once(vcpu))
+        let others = (1..plan.vcpus).map(|_| FakeVcpu::default());
+        Fake::new(facts, plan.clone(), cpuid, std::iter::once(vcpu).chain(others))
     });
     let vault: &'static FakeVault<Fake, 2, RAM> = Box::leak(Box::new(FakeVault::new(states)));
     let monitor: &'static World = Box::leak(Box::new(Monitor::new(host, vault, 1)));
-    for (index, (name, _, on_reset, _)) in guests.iter().enumerate() {
-        assert!(monitor.admit(index as u8, &plan_of(name, *on_reset)));
+    for (index, (plan, code, _)) in guests.iter().enumerate() {
+        let entry = GuestPhysical::new(plan.start.entry);
+        assert_eq!(vault.enter(index, |_, memory| memory.write(entry, code)), Some(Ok(())));
+        assert!(monitor.admit(index as u8, plan));
     }
     monitor.run(CpuIndex(0));
-    (host, monitor)
+    (host, monitor, vault)
 }
 
 fn console(host: &FakeHost) -> String {
@@ -279,4 +304,122 @@ fn faults_of_missing_instructions_are_undefined_opcodes() {
     assert_eq!(vcpu.injected.as_slice(), [Injected::Exception(x86::Exception::InvalidOpcode, None)]);
     assert_eq!(contracts::Vcpu::general(&vcpu, General::Rax), 0);
     assert!(Effects::new().is_empty());
+}
+
+const fn port(port: u16, direction: Direction) -> Exit {
+    Exit::Port(PortExit { port, width: Width::Byte, direction })
+}
+
+const fn string_port(port: u16, direction: Direction) -> Exit {
+    Exit::StringPort(StringPortExit { port, width: Width::Byte, direction, repeat: false, segment: None })
+}
+
+fn memory(address: u64, access: Access) -> Exit {
+    Exit::Memory(MemoryExit { address: GuestPhysical::new(address), access, during_walk: false })
+}
+
+const MOVSB: &[u8] = &[0xa4];
+
+/// Office does what the bytes and the exit say, then asks to be switched off; banking goes on for a while.
+fn run_unclaimed(
+    on_unclaimed: OnUnclaimed,
+    code: &[u8],
+    script: &[Exit],
+) -> (String, &'static World, &'static FakeVault<Fake, 2, RAM>) {
+    let mut office = plan_of("office", OnReset::Stop);
+    (office.vcpus, office.on_unclaimed) = (2, on_unclaimed);
+    office.start.rsi = if code == MOVSB { HOLE } else { 0 };
+    let mut banking = plan_of("banking", OnReset::Stop);
+    (banking.on_unclaimed, banking.start.rax) = (OnUnclaimed::Stop, 1);
+    let quiet = [Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, OFF];
+    let (host, monitor, vault) = run_plans(&[(office, code, script), (banking, &[], &quiet)]);
+    let shown = console(host);
+    assert_eq!(monitor.slots[1].state(), State::ShutDown, "the neighbour does not notice: {shown}");
+    assert!(shown.contains("report banking state=shut-down reason=\"\""), "{shown}");
+    (shown, monitor, vault)
+}
+
+#[test]
+fn what_is_unclaimed_is_answered_or_the_end() {
+    // What the guest executes, the exit that follows, and the words for it.
+    let cases: [(&[u8], Exit, &str); 11] = [
+        (&[0xec], port(0x1234, Direction::In), "read of port 0x1234"),
+        (&[0xee], port(0x1234, Direction::Out), "write of port 0x1234"),
+        // INSB and OUTSB, to and from address 0.
+        (&[0x6c], string_port(0x1234, Direction::In), "read of port 0x1234"),
+        (&[0x6e], string_port(0x1234, Direction::Out), "write of port 0x1234"),
+        // MOV ECX, [RBX] and back; MOVSB, from the hole to address 0.
+        (&[0x8b, 0x0b], memory(HOLE | 0x123, Access::Read), "read of memory page 0xd0000000"),
+        (&[0x89, 0x0b], memory(HOLE | 0x123, Access::Write), "write of memory page 0xd0000000"),
+        (MOVSB, memory(HOLE, Access::Read), "read of memory page 0xd0000000"),
+        // INC DWORD [RBX]: reads, then writes; the first is what counts.
+        (&[0xff, 0x03], memory(HOLE, Access::Write), "read of memory page 0xd0000000"),
+        (&[], memory(HOLE | 0x123, Access::Execute), "fetch from memory page 0xd0000000"),
+        (&[0x0f, 0x32], Exit::ReadMsr, "read of MSR 0x0"),
+        (&[0x0f, 0x30], Exit::WriteMsr, "write of MSR 0x0"),
+    ];
+    for (code, exit, words) in cases {
+        let script = [exit, OFF];
+        let (shown, monitor, vault) = run_unclaimed(OnUnclaimed::Stop, code, &script);
+        assert_eq!(monitor.slots[0].state(), State::Stopped, "{words}: {shown}");
+        assert!(
+            shown.contains(&format!("ringfence| office stopped: unclaimed access: {words}\r\n")),
+            "{shown}"
+        );
+        let report =
+            format!("report office state=stopped reason=\"unclaimed access: {words}\" restarts=0 exits");
+        assert!(shown.contains(&report), "{shown}");
+        // The registers are those with which the guilty vCPU came to the instruction.
+        assert!(shown.contains("office vcpu 0 rip=0x1000 "), "{words}: {shown}");
+        assert_eq!(shown.matches(" stopped: ").count(), 1, "{shown}");
+        // It was noted as ever, and was the last thing that the guest did.
+        let noted = shown.lines().find(|line| line.contains("audit office unknown times=1 first=")).unwrap();
+        assert!(noted.ends_with(words), "{words}: {noted}");
+        assert_eq!(monitor.slots[0].exits().map(|(_, count)| count).sum::<u64>(), 1, "{words}: {shown}");
+        let mut left = [0xff; RAM];
+        assert_eq!(vault.enter(0, |_, memory| memory.read(GuestPhysical::new(0), &mut left)), Some(Ok(())));
+        assert!(left.iter().all(|byte| *byte == 0), "{words}: its memory is not zero");
+
+        let (shown, monitor, _) = run_unclaimed(OnUnclaimed::Answer, code, &script);
+        // Where the answer, all ones, came to AL, it asks for a reset instead.
+        assert!(matches!(monitor.slots[0].state(), State::ShutDown | State::Reset), "{words}: {shown}");
+        assert!(!shown.contains("stopped"), "{shown}");
+        let noted = shown.lines().find(|line| line.contains("audit office unknown times=1 first=")).unwrap();
+        assert!(noted.ends_with(words), "{words}: {noted}");
+        assert_eq!(monitor.slots[0].exits().map(|(_, count)| count).sum::<u64>(), 2, "{words}: {shown}");
+    }
+}
+
+#[test]
+fn what_is_claimed_never_stops() {
+    let code = [
+        0xe4, 0x12, // IN AL, 0x12
+        0xe6, 0x11, // OUT 0x11, AL
+        0x6c, // INSB
+        0x8b, 0x0b, // MOV ECX, [RBX]: EFER's number
+        0x89, 0x0b, // MOV [RBX], ECX
+        0x0f, 0x32, // RDMSR
+        0x0f, 0x30, // WRMSR
+        0x8b, 0x03, // MOV EAX, [RBX]: one
+    ];
+    let script = [
+        port(0x12, Direction::In),
+        port(0x11, Direction::Out),
+        string_port(0x12, Direction::In),
+        memory(CLAIMED, Access::Read),
+        memory(CLAIMED, Access::Write),
+        Exit::ReadMsr,
+        Exit::WriteMsr,
+        // Neither of these is an access.
+        Exit::Hypercall,
+        Exit::Unsupported(Unsupported::MonitorWait),
+        memory(CLAIMED + 8, Access::Read),
+        OFF,
+    ];
+    let (shown, monitor, _) = run_unclaimed(OnUnclaimed::Stop, &code, &script);
+    assert_eq!(monitor.slots[0].state(), State::ShutDown, "{shown}");
+    assert!(shown.contains("audit office unknown times=1 "), "{shown}");
+    assert!(shown.contains(" hypercall 0x"), "{shown}");
+    assert!(shown.contains("report office state=shut-down reason=\"\""), "{shown}");
+    assert!(shown.contains("audit denied=1 malformed=0 unknown=1"), "{shown}");
 }

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 /// The first bytes of every module.
 pub const MAGIC: [u8; 16] = *b"RINGFENCE PLAN\r\n";
 /// The format that this code reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Bytes before the postcard plan.
 pub const HEADER_LENGTH: usize = 72;
 /// The longest postcard plan, in bytes.
@@ -57,6 +57,16 @@ pub enum OnReset {
     /// It starts again.
     Restart,
     /// It stays down, in the state `reset`.
+    Stop,
+}
+
+/// What to do when a compartment uses what is not there: a port or memory that no device claims, a model-specific register
+/// that is in no table.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum OnUnclaimed {
+    /// It gets the answer of a machine where nothing is there.
+    Answer,
+    /// It is stopped.
     Stop,
 }
 
@@ -128,6 +138,8 @@ pub struct Compartment {
     pub cpus: Vec<u8, VCPUS>,
     /// What happens when it resets itself.
     pub on_reset: OnReset,
+    /// What happens when it uses what is not there.
+    pub on_unclaimed: OnUnclaimed,
     /// What the trusted display will show.
     pub label: Option<Label>,
     /// What is copied into its RAM.

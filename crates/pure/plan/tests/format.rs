@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 use plan::{
-    Checksum, Compartment, Label, Mode, OnReset, Plan, Refusal, Rule, Segment, Start, header, in_memory,
-    memory_layout, payloads, read, read_whole, valid_name,
+    Checksum, Compartment, Label, Mode, OnReset, OnUnclaimed, Plan, Refusal, Rule, Segment, Start, header,
+    in_memory, memory_layout, payloads, read, read_whole, valid_name,
 };
 use proptest::prelude::*;
 
@@ -17,6 +17,7 @@ fn compartment(name: &str) -> Compartment {
         share: 100,
         cpus: heapless::Vec::new(),
         on_reset: OnReset::Restart,
+        on_unclaimed: OnUnclaimed::Answer,
         label: Some(Label { text: "OFFICE".try_into().unwrap(), colour: 0x1e6fd9 }),
         segments: heapless::Vec::from_slice(&[Segment {
             source: 4096,
@@ -72,7 +73,8 @@ fn broken(rule: Rule) -> Result<Plan, Refusal> {
 
 #[test]
 fn what_was_written_is_read() {
-    let written = plan(&[compartment("office"), compartment("banking")]);
+    let strict = Compartment { on_unclaimed: OnUnclaimed::Stop, ..compartment("banking") };
+    let written = plan(&[compartment("office"), strict]);
     let module = module(&written);
     assert_eq!(read_whole(&module), Ok(written.clone()));
     // The head may be shorter than the module, as long as the plan is in it.
@@ -107,7 +109,9 @@ fn every_header_field_is_checked() {
         read_whole(&module)
     };
     assert_eq!(with(0, b"X"), Err(Refusal::NoPlan));
-    assert_eq!(with(16, &2_u32.to_le_bytes()), Err(Refusal::Format(2)));
+    for other in [0, 1, plan::FORMAT + 1] {
+        assert_eq!(with(16, &other.to_le_bytes()), Err(Refusal::Format(other)));
+    }
     assert_eq!(with(20, &65_537_u32.to_le_bytes()), Err(Refusal::PlanLength(65_537)));
     // Within the limit, but not within the module.
     assert_eq!(with(20, &60_000_u32.to_le_bytes()), Err(Refusal::PlanLength(60_000)));
@@ -131,6 +135,27 @@ fn a_plan_with_bytes_left_over_or_missing_is_refused() {
         seal(&mut module, encoded);
         assert_eq!(read_whole(&module), Err(Refusal::Encoding));
     }
+}
+
+#[test]
+fn a_policy_that_the_format_does_not_have_is_refused() {
+    let encoded = |on_unclaimed| {
+        let compartment = Compartment { on_unclaimed, ..compartment("office") };
+        postcard::to_stdvec(&plan(&[compartment])).unwrap()
+    };
+    let (answer, stop) = (encoded(OnUnclaimed::Answer), encoded(OnUnclaimed::Stop));
+    let differ = |(left, right)| left != right;
+    let at = answer.iter().zip(&stop).position(differ).unwrap();
+    assert_eq!(
+        (answer[at], stop[at], answer.iter().zip(&stop).filter(|pair| differ(*pair)).count()),
+        (0, 1, 1)
+    );
+    let mut neither = answer;
+    neither[at] = 2;
+    let mut module = vec![0; 8192];
+    module[plan::HEADER_LENGTH..][..neither.len()].copy_from_slice(&neither);
+    seal(&mut module, &neither);
+    assert_eq!(read_whole(&module), Err(Refusal::Encoding));
 }
 
 #[test]

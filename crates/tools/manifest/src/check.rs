@@ -503,6 +503,10 @@ impl Checker<'_> {
             share: compartment.share.as_ref().map_or(Some(SHARE), |share| u32::try_from(share.value).ok())?,
             cpus: cpus.iter().map(|cpu| u8::try_from(cpu.value).ok()).collect::<Option<_>>()?,
             on_reset: compartment.on_reset.as_ref().map_or(plan::OnReset::Restart, |word| word.value),
+            on_unclaimed: compartment
+                .on_unclaimed
+                .as_ref()
+                .map_or(plan::OnUnclaimed::Answer, |word| word.value),
             label: label.ok()?,
             segments: heapless::Vec::new(),
             start: loaded.start,

@@ -59,6 +59,8 @@ pub struct Compartment {
     pub cpus: Option<Placed<Vec<Placed<i64>>>>,
     /// `on-reset`.
     pub on_reset: Option<Placed<plan::OnReset>>,
+    /// `on-unclaimed`.
+    pub on_unclaimed: Option<Placed<plan::OnUnclaimed>>,
     /// `[[compartment.interface]]`.
     pub interfaces: Vec<Interface>,
 }

@@ -37,7 +37,18 @@ struct Known {
 const ROOT: Known = Known { what: "a manifest", keys: &["format", "compartment", "network", "channel"] };
 const COMPARTMENT: Known = Known {
     what: "a compartment",
-    keys: &["name", "memory", "vcpus", "boot", "label", "share", "cpus", "on-reset", "interface"],
+    keys: &[
+        "name",
+        "memory",
+        "vcpus",
+        "boot",
+        "label",
+        "share",
+        "cpus",
+        "on-reset",
+        "on-unclaimed",
+        "interface",
+    ],
 };
 const BOOT: Known =
     Known { what: "`boot`", keys: &["kernel", "initrd", "command-line", "modules", "protocol"] };
@@ -91,6 +102,11 @@ impl Reader<'_> {
                 table,
                 "on-reset",
                 &[("restart", plan::OnReset::Restart), ("stop", plan::OnReset::Stop)],
+            ),
+            on_unclaimed: self.word(
+                table,
+                "on-unclaimed",
+                &[("answer", plan::OnUnclaimed::Answer), ("stop", plan::OnUnclaimed::Stop)],
             ),
             interfaces: self.tables(table, "interface", Self::interface),
         }
@@ -351,6 +367,7 @@ fn example(key: &str) -> &'static str {
         "share" => "`share = 100`",
         "cpus" => "`cpus = [0, 1]`",
         "on-reset" => "`on-reset = \"restart\"`",
+        "on-unclaimed" => "`on-unclaimed = \"answer\"`",
         "kernel" => "`kernel = \"vmlinuz\"`",
         "initrd" => "`initrd = \"initrd.img\"`",
         "command-line" => "`command-line = \"console=ttyS0\"`",

@@ -126,7 +126,20 @@ fn what_is_not_said_has_its_default() {
     let plan = plan::read_whole(&checked.compile()).unwrap();
     let only = &plan.compartments[0];
     assert_eq!((only.vcpus, only.share, only.on_reset), (1, 100, plan::OnReset::Restart));
+    assert_eq!(only.on_unclaimed, plan::OnUnclaimed::Answer);
     assert_eq!(only.label, None);
+}
+
+#[test]
+fn what_is_unclaimed_is_answered_or_the_end() {
+    let folder = folder();
+    for (word, policy) in [("answer", plan::OnUnclaimed::Answer), ("stop", plan::OnUnclaimed::Stop)] {
+        let text = lines("", &format!("on-unclaimed = \"{word}\""));
+        let checked = Manifest::parse("m", &text, folder.path()).unwrap().check(&environment()).unwrap();
+        assert!(checked.warnings().is_empty());
+        let plan = plan::read_whole(&checked.compile()).unwrap();
+        assert_eq!(plan.compartments[0].on_unclaimed, policy);
+    }
 }
 
 #[test]
@@ -191,10 +204,16 @@ fn unknown_keys() {
         "Did you mean `on-reset`?",
     );
     mistake(
+        &lines("", "«on-unclaimd» = \"stop\""),
+        "unknown-key",
+        "a compartment has no key `on-unclaimd`",
+        "Did you mean `on-unclaimed`?",
+    );
+    mistake(
         &lines("", "«disk» = \"a.img\""),
         "unknown-key",
         "a compartment has no key `disk`",
-        "The keys of a compartment are `name`, `memory`, `vcpus`, `boot`, `label`, `share`, `cpus`, `on-reset`, `interface`.",
+        "The keys of a compartment are `name`, `memory`, `vcpus`, `boot`, `label`, `share`, `cpus`, `on-reset`, `on-unclaimed`, `interface`.",
     );
     mistake(
         &lines("boot", "boot = { kernel = \"vmlinuz\", «cmdline» = \"quiet\" }"),
@@ -247,6 +266,12 @@ fn types() {
         "wrong-type",
         "`cpus` is a number, and has to be a list of whole numbers",
         "`cpus = [0, 1]`",
+    );
+    mistake(
+        &lines("", "on-unclaimed = «false»"),
+        "wrong-type",
+        "`on-unclaimed` is true or false, and has to be a text in double quotes",
+        "`on-unclaimed = \"answer\"`",
     );
     mistake(
         &lines("", "share = «1.5»"),
@@ -725,6 +750,12 @@ fn labels_and_words() {
         "`on-reset` cannot be `reboot`",
         "Write \"restart\" or \"stop\".",
     );
+    mistake(
+        &lines("", "on-unclaimed = «\"ignore\"»"),
+        "wrong-word",
+        "`on-unclaimed` cannot be `ignore`",
+        "Write \"answer\" or \"stop\".",
+    );
 }
 
 #[test]
@@ -762,7 +793,7 @@ fn grants_need_their_parts() {
         &with_part,
         &channel,
         "grant-not-carried",
-        "a channel cannot be compiled: boot modules of format 1 carry none",
+        "a channel cannot be compiled: boot modules of format 2 carry none",
         "later release",
     );
     // They are read by type all the same.

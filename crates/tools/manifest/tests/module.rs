@@ -55,7 +55,7 @@ fn identical_payloads_are_stored_once_whatever_their_file() {
 fn the_plan_says_what_the_manifest_says_and_each_segment_holds_its_bytes() {
     let folder = folder();
     let text = format!(
-        "format = 1\n{}cpus = [3, 1]\non-reset = \"stop\"\n{}",
+        "format = 1\n{}cpus = [3, 1]\non-reset = \"stop\"\non-unclaimed = \"stop\"\n{}",
         compartment("a", "one.img", "x"),
         compartment("b", "other.img", "why not")
     );
@@ -68,6 +68,8 @@ fn the_plan_says_what_the_manifest_says_and_each_segment_holds_its_bytes() {
     let [a, b] = plan.compartments.as_slice() else { panic!("two compartments") };
     assert_eq!((a.cpus.as_slice(), a.on_reset), (&[3, 1][..], plan::OnReset::Stop));
     assert_eq!((b.cpus.as_slice(), b.on_reset), (&[][..], plan::OnReset::Restart));
+    assert_eq!(a.on_unclaimed, plan::OnUnclaimed::Stop);
+    assert_eq!(b.on_unclaimed, plan::OnUnclaimed::Answer);
     let bytes = |compartment: &plan::Compartment, target: u64| {
         let segment =
             compartment.segments.iter().find(|segment| segment.target == target).expect("a segment");
