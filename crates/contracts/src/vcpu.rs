@@ -95,8 +95,8 @@ pub trait Vcpu {
     /// does not, no exit says anything that would have to be decoded, and whoever asks this first leaves no code behind.
     const DECODED: bool = false;
 
-    /// Puts everything into the state given; pending events and the interrupt shadow are gone, vector and debug state are as
-    /// after reset.
+    /// Puts everything into the state given; pending events and the interrupt shadow are gone, the debug state is as after reset. So
+    /// is the vector state where the vCPU is detached; attached, it keeps that, as a processor does over INIT.
     fn start(&mut self, state: &StartState);
 
     /// Loads what [`Vcpu::run`] does not: vector state, debug registers, speculation controls.

@@ -180,8 +180,10 @@ impl Features {
 
     /// Whether firmware turned SVM off: VM_CR.SVMDIS (APM Vol. 2 §15.4). False where there is no SVM to turn off.
     pub fn svm_locked_off(&self) -> bool {
-        // SAFETY: VM_CR exists where SVM is announced (APM Vol. 2 §15.30.1); reading it changes nothing.
-        self.svm && unsafe { crate::msr::read(x86::msr::VM_CR) } & 1 << 4 != 0
+        // SAFETY: VM_CR exists where SVM is announced (APM Vol. 2 §15.30.1); reading it changes nothing. Where an emulator forgot the
+        // register, nothing is locked.
+        self.svm
+            && unsafe { crate::msr::read_checked(x86::msr::VM_CR) }.is_some_and(|value| value & 1 << 4 != 0)
     }
 
     /// The first fact in which `other` differs so that one image cannot serve both processors, named; `None` where they agree.

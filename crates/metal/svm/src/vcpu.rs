@@ -282,14 +282,19 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         self.general = state.general;
         self.general[HOST_PAGE] = page;
         self.debug = [0; 4];
-        self.xcr0 = Xcr0::X87;
         self.in_non_maskable = false;
         self.returning_at = None;
         self.held = 0;
         self.set_speculation_control(0);
-        // SAFETY: the area is this virtual processor's own, large enough and aligned (`Frames`), and its state is not loaded in
-        // a processor: a virtual processor is started while detached.
-        unsafe { self.vector.reset() };
+        if page == 0 {
+            self.xcr0 = Xcr0::X87;
+            // SAFETY: the area is this virtual processor's own, large enough and aligned (`Frames`), and its state is not loaded in
+            // a processor, since none is attached.
+            unsafe { self.vector.reset() };
+        } else {
+            // A start-up interrupt reaches an attached one. INIT leaves vector state and XCR0 as they are (APM Vol. 2 table 14-1).
+            cpu::vector::set_debug_addresses(self.debug);
+        }
         let block = self.block_mut();
         block.event_injection = 0;
         block.interrupt_shadow = 0;
