@@ -311,7 +311,7 @@ const fn port(port: u16, direction: Direction) -> Exit {
 }
 
 const fn string_port(port: u16, direction: Direction) -> Exit {
-    Exit::StringPort(StringPortExit { port, width: Width::Byte, direction, repeat: false, segment: None })
+    Exit::StringPort(StringPortExit { port, width: Width::Byte, direction, repeat: false, operand: None })
 }
 
 fn memory(address: u64, access: Access) -> Exit {
