@@ -107,6 +107,7 @@ impl Bench {
             share: 100,
             cpus: heapless::Vec::new(),
             on_reset: OnReset::Stop,
+            on_unclaimed: plan::OnUnclaimed::Answer,
             label: None,
             segments: heapless::Vec::new(),
             start: Start {
