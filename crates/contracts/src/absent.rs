@@ -1,9 +1,9 @@
 //! The null parts: what stands where a profile leaves a part out. Each answers as a machine without that device does.
 
 use crate::{
-    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DecodedInstruction, Device, Effects, Exit,
-    GuestTicks, HostTime, IoApic, Leave, LegacyPic, LocalApic, NextInstruction, Platform, PortExit, Savable,
-    Scheduler, StartState, Trigger, Turn, Vcpu, VcpuName,
+    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DecodedInstruction, DeliveryMode, Device,
+    Effects, Exit, GuestTicks, HostTime, IoApic, Leave, LegacyPic, LocalApic, LocalPin, NextInstruction,
+    Platform, PortExit, Savable, Scheduler, StartState, Trigger, Turn, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -223,12 +223,12 @@ impl LocalApic for Absent {
     }
     fn set_tsc_deadline(&mut self, _: u64, _: GuestTicks) {}
     fn accept(&mut self, _: u8, _: Trigger) {}
-    /// Without a local APIC the PIC's output is the processor's interrupt pin.
-    fn takes_external(&self) -> bool {
-        true
+    /// Without a local APIC the pins are the processor's: INTR and NMI.
+    fn set_pin(&mut self, pin: LocalPin, level: bool) -> Option<DeliveryMode> {
+        (level && pin == LocalPin::Lint1).then_some(DeliveryMode::NonMaskable)
     }
-    fn takes_non_maskable(&self) -> bool {
-        true
+    fn takes_external(&self, level: bool) -> bool {
+        level
     }
     fn pending(&self) -> Option<u8> {
         None

@@ -116,6 +116,8 @@ pub struct FakeVcpu {
     pub code: CodeSize,
     /// The time stamp counter.
     pub ticks: u64,
+    /// Whether the guest takes interrupts from its start on: no script sets the flag.
+    pub interruptible: bool,
     offset: u64,
     pending: bool,
     /// Why it came back last.
@@ -138,6 +140,7 @@ impl Default for FakeVcpu {
             window: false,
             code: CodeSize::Bits64,
             ticks: 0,
+            interruptible: false,
             offset: 0,
             pending: false,
             last: Exit::Interrupted,
@@ -159,6 +162,7 @@ impl Vcpu for FakeVcpu {
 
     fn start(&mut self, state: &StartState) {
         self.state = *state;
+        self.state.flags.set(Rflags::INTERRUPT, self.interruptible);
         self.speculation_control = 0;
         self.pending = false;
         self.window = false;

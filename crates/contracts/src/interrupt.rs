@@ -144,6 +144,15 @@ pub struct ApicEffects {
     pub destination_changed: bool,
 }
 
+/// A pin of a local APIC (SDM Vol. 3A §11.5.1, APM Vol. 2 §16.4.2). The local vector table says what it does.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum LocalPin {
+    /// LINT0, which is INTR where the APIC is disabled. The first vCPU's is wired to the PIC's output, the others' to nothing.
+    Lint0 = 0,
+    /// LINT1, which is NMI where the APIC is disabled. No device of the platform drives it.
+    Lint1 = 1,
+}
+
 /// The 8259A pair (part `pic`).
 pub trait LegacyPic: Device {
     /// Drives input 0 to 15.
@@ -208,11 +217,14 @@ pub trait LocalApic: Sized {
     /// A fixed interrupt from the fabric; ignored while software-disabled. Vectors 0 to 15 set the error status.
     fn accept(&mut self, vector: u8, trigger: Trigger);
 
-    /// Whether LINT0 passes the PIC's output on to the processor.
-    fn takes_external(&self) -> bool;
+    /// The level at a pin has changed, once or more often, and is `level` now. Answers what the processor is to be sent:
+    /// [`DeliveryMode::NonMaskable`], [`DeliveryMode::Init`] or [`DeliveryMode::SystemManagement`]. `None`: nothing, or a fixed
+    /// interrupt, which is then requested. For external interrupts see [`Self::takes_external`].
+    fn set_pin(&mut self, pin: LocalPin, level: bool) -> Option<DeliveryMode>;
 
-    /// Whether LINT1 passes NMI on to the processor.
-    fn takes_non_maskable(&self) -> bool;
+    /// Whether LINT0 asserts the processor's INTR, so that the PIC's acknowledge cycle will name a vector. `level` is the pin's, as
+    /// [`Self::set_pin`] was told.
+    fn takes_external(&self, level: bool) -> bool;
 
     /// The vector that the processor should take now: the highest requested one above the processor priority.
     fn pending(&self) -> Option<u8>;

@@ -29,7 +29,7 @@ pub use host::{CpuIndex, Host, Vault};
 pub use image::{Image, Limits, Profile};
 pub use interrupt::{
     ApicDestination, ApicEffects, DeliveryMode, InterruptCommand, InterruptMessage, IoApic, LegacyPic, Line,
-    LocalApic, Shorthand, Trigger,
+    LocalApic, LocalPin, Shorthand, Trigger,
 };
 pub use memory::{GuestMemory, NotMemory};
 pub use scheduler::{Leave, Scheduler, Turn, VcpuName};

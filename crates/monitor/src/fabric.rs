@@ -8,9 +8,8 @@ use crate::serve::Serving;
 use crate::slot::{Ending, Reason};
 use contracts::{
     Context, DeliveryMode, DeviceSet, Effect, Effects, GuestMemory, GuestTime, Host, Image, InterruptCommand,
-    InterruptMessage, IoApic, LegacyPic, Line, Power, Shorthand,
+    InterruptMessage, IoApic, LegacyPic, Line, LocalApic, LocalPin, Power, Shorthand, Trigger,
 };
-use core::sync::atomic::Ordering;
 
 /// The line that the interval timer drives; it is pin 2 of the I/O APIC, as the compartment's MADT says.
 const TIMER_LINE: u8 = 0;
@@ -70,8 +69,17 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// The PIC was programmed: its output may have changed.
     pub fn look_at_pic(&self, own: u8, devices: &Devices<I>) {
         let output = devices.pic.device.output();
-        if self.slot.external.swap(output, Ordering::Relaxed) != output && output {
+        if self.slot.external.drive(output) {
             self.tell(0, own, request::EXTERNAL);
+        }
+    }
+
+    /// The PIC's output, LINT0 of the first vCPU, which this turn serves, has changed and is at `level` now.
+    pub fn pin_changed(&self, vcpu: &mut VirtualProcessor<I>, level: bool) {
+        if let Some(mode) = vcpu.apic.set_pin(LocalPin::Lint0, level) {
+            let trigger = Trigger::Edge;
+            let message = InterruptMessage { destination: 0, logical: false, mode, vector: 0, trigger };
+            self.send(vcpu.number, vcpu.number, &message);
         }
     }
 

@@ -15,7 +15,7 @@ pub mod request {
     pub const INIT: u32 = 1 << 2;
     /// Start-up; the vector is in [`super::Mailbox::start_vector`].
     pub const START_UP: u32 = 1 << 3;
-    /// The PIC's output changed.
+    /// The PIC's output changed, or an I/O APIC has an external interrupt.
     pub const EXTERNAL: u32 = 1 << 4;
     /// The platform's earliest timer changed.
     pub const TIMERS: u32 = 1 << 5;
@@ -113,6 +113,56 @@ impl Mailbox {
     }
 }
 
+/// A wire to a vCPU: its level, and whether that changed since the vCPU last looked, so that a pulse is not lost. Whoever drives it holds
+/// the platform's lock.
+#[derive(Debug)]
+pub struct Wire(AtomicU8);
+
+impl Wire {
+    const HIGH: u8 = 1 << 0;
+    const CHANGED: u8 = 1 << 1;
+
+    /// Low, and unchanged.
+    pub const fn new() -> Self {
+        Self(AtomicU8::new(0))
+    }
+
+    /// Whether it is high.
+    #[inline]
+    pub fn is_high(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & Self::HIGH != 0
+    }
+
+    /// Drives it; answers whether that changed it, so that the vCPU must be told.
+    #[inline]
+    pub fn drive(&self, high: bool) -> bool {
+        let changed = self.is_high() != high;
+        if changed {
+            // A change that is taken between the look and this is one before it: this one is still to be taken.
+            self.0.store(u8::from(high) | Self::CHANGED, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Sets its level where the vCPU knows it already.
+    #[inline]
+    pub fn settle(&self, high: bool) {
+        self.0.store(u8::from(high), Ordering::Relaxed);
+    }
+
+    /// Its level, if it changed since this was last asked.
+    pub fn take_change(&self) -> Option<bool> {
+        let state = self.0.fetch_and(!Self::CHANGED, Ordering::Relaxed);
+        (state & Self::CHANGED != 0).then_some(state & Self::HIGH != 0)
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Default for Mailbox {
     fn default() -> Self {
         Self::new()
@@ -137,6 +187,20 @@ mod tests {
         assert_eq!(seen, [(0x31, Trigger::Edge), (0xff, Trigger::Level)]);
         mailbox.take_vectors(|vector, _| panic!("{vector} came twice"));
         assert!(mailbox.is_empty());
+    }
+
+    #[test]
+    fn a_wire_remembers_that_it_changed() {
+        let wire = Wire::new();
+        assert!(!wire.drive(false) && wire.take_change().is_none());
+        assert!(wire.drive(true) && !wire.drive(true));
+        assert_eq!((wire.is_high(), wire.take_change(), wire.take_change()), (true, Some(true), None));
+        // A pulse leaves the level that it found.
+        assert!(wire.drive(false) && wire.drive(true));
+        assert_eq!((wire.is_high(), wire.take_change()), (true, Some(true)));
+        assert!(wire.drive(false));
+        wire.settle(false);
+        assert_eq!((wire.is_high(), wire.take_change()), (false, None));
     }
 
     #[test]

@@ -11,9 +11,8 @@ use crate::mailbox::request;
 use crate::slot::{Ending, Reason, Slot, State};
 use contracts::{
     Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, Image, Leave, LegacyPic, LocalApic,
-    Scheduler, StartState, Trigger, Vcpu, VcpuName,
+    LocalPin, Scheduler, StartState, Trigger, Vcpu, VcpuName,
 };
-use core::sync::atomic::Ordering;
 use decode::Intercepted;
 use plan::OnUnclaimed;
 use spin::Mutex;
@@ -120,10 +119,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         until: Option<HostTime>,
     ) -> Option<Leave> {
         loop {
-            if !mailbox.is_empty()
-                && let Some(leave) = self.take_mail(vcpu)
-            {
-                return Some(leave);
+            // What it asks for can put more into it: a timer that goes off, a pin that brings NMI.
+            while !mailbox.is_empty() {
+                if let Some(leave) = self.take_mail(vcpu) {
+                    return Some(leave);
+                }
             }
             if vcpu.take_look() {
                 self.deliver(vcpu);
@@ -245,6 +245,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if requests & request::INTERRUPT != 0 {
             mailbox.take_vectors(|vector, trigger| vcpu.apic.accept(vector, trigger));
         }
+        if requests & request::EXTERNAL != 0
+            && let Some(level) = self.slot.external.take_change()
+        {
+            self.pin_changed(vcpu, level);
+        }
         if requests & request::TIMERS != 0 {
             vcpu.set_rearm();
             self.expire_timers(vcpu);
@@ -266,8 +271,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 vcpu.virt.set_non_maskable_window();
             }
         }
-        let external =
-            vcpu.number == 0 && self.slot.external.load(Ordering::Relaxed) && vcpu.apic.takes_external();
+        let external = self.has_external(vcpu);
         if !external && vcpu.apic.pending().is_none() {
             return;
         }
@@ -282,7 +286,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let vector = if external {
             let mut devices = self.compartment.platform.lock();
             let vector = devices.pic.device.acknowledge();
-            self.slot.external.store(devices.pic.device.output(), Ordering::Relaxed);
+            let output = devices.pic.device.output();
+            self.slot.external.settle(output);
+            // Nothing follows: it takes external interrupts, which are asked for.
+            vcpu.apic.set_pin(LocalPin::Lint0, output);
             Some(vector)
         } else {
             vcpu.apic.acknowledge()
@@ -290,9 +297,15 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if let Some(vector) = vector {
             vcpu.virt.inject_interrupt(vector);
         }
-        if vcpu.apic.pending().is_some() || self.slot.external.load(Ordering::Relaxed) {
+        if vcpu.apic.pending().is_some() || self.has_external(vcpu) {
             vcpu.virt.set_window(true);
         }
+    }
+
+    /// Whether the PIC has an interrupt for this vCPU.
+    #[inline(always)]
+    fn has_external(&self, vcpu: &VirtualProcessor<I>) -> bool {
+        vcpu.number == 0 && vcpu.apic.takes_external(self.slot.external.is_high())
     }
 
     /// STI; HLT: the interrupt that came between the two is taken behind the HLT, which it wakes. To execute the HLT here spares two

@@ -1,9 +1,9 @@
 //! What the hypervisor knows of a compartment while it is not mapped: its name, how it stands, its mailboxes, its counters.
 
 use crate::audit::{Access, Audit, Kind, Subject};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Wire};
 use contracts::{Exit, GuestTime};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use heapless::String;
 use spin::Mutex;
 
@@ -132,8 +132,8 @@ pub struct Slot<const VCPUS: usize> {
     dead: AtomicU32,
     /// vCPUs that were started, one bit each.
     started: AtomicU32,
-    /// Whether the PIC asserts its output.
-    pub external: AtomicBool,
+    /// The PIC's output, which is LINT0 of the first vCPU.
+    pub external: Wire,
     /// How often it was started again.
     restarts: AtomicU32,
     audit: Mutex<Audit>,
@@ -153,7 +153,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
             cleared: AtomicU64::new(0),
             dead: AtomicU32::new(0),
             started: AtomicU32::new(0),
-            external: AtomicBool::new(false),
+            external: Wire::new(),
             restarts: AtomicU32::new(0),
             audit: Mutex::new(Audit::new()),
             exits: [const { AtomicU64::new(0) }; Exit::KINDS],
@@ -233,7 +233,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         *self.ending.lock() = None;
         self.dead.store(0, Ordering::Relaxed);
         self.started.store(1, Ordering::Relaxed);
-        self.external.store(false, Ordering::Relaxed);
+        self.external.settle(false);
     }
 
     /// Counts a restart.

@@ -2,19 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use address::GuestPhysical;
+use common::{OFF, PROFILE, Queue, RAM, Vault, World, console, memory, plan_of, port, run_plans};
 use contracts::absent::Absent;
-use contracts::fake::{FakeHost, FakeVault, FakeVcpu, Injected};
+use contracts::fake::{FakeHost, FakeVcpu, Injected};
 use contracts::{
-    Access, Attached, Clock, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, Host,
-    HostTime, Image, Leave, Limits, MemoryExit, MemoryRange, PortExit, PortRange, Power, Profile, Savable,
-    Scheduler, StringPortExit, Turn, Unsupported, Vault, VcpuName,
+    Access, Attached, Context, Device, Direction, Effects, Exit, GuestMemory, Image, MemoryRange, PortExit,
+    PortRange, Power, Profile, Savable, StringPortExit, Unsupported, Vault as _,
 };
-use monitor::compartment::Compartment;
 use monitor::slot::State;
-use monitor::{CpuidTable, Facts, Monitor};
-use plan::{Mode, OnReset, OnUnclaimed, Start};
-use spin::Mutex;
+use plan::{OnReset, OnUnclaimed};
 use x86::{General, Width};
 
 /// A power switch at port 0x10 (1: off, 2: reset), a console at 0x11, a clock that rings at 0x12 milliseconds from now; in memory the
@@ -55,59 +54,7 @@ impl Device for Switch {
     }
 }
 
-/// One processor, first come first served.
-struct Queue(Mutex<Vec<(VcpuName, bool, Option<HostTime>)>>);
-
-impl Scheduler for Queue {
-    fn new(_: u8) -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-    fn admit(&self, vcpu: VcpuName, _: u32, _: Option<CpuIndex>) -> bool {
-        self.0.lock().push((vcpu, false, None));
-        true
-    }
-    fn retire(&self, vcpu: VcpuName) {
-        self.0.lock().retain(|entry| entry.0 != vcpu);
-    }
-    fn next(&self, _: CpuIndex, now: HostTime) -> Turn {
-        let mut queue = self.0.lock();
-        for (_, ready, wake_at) in queue.iter_mut() {
-            if wake_at.is_some_and(|at| at <= now) {
-                (*ready, *wake_at) = (true, None);
-            }
-        }
-        match queue.iter().position(|entry| entry.1) {
-            Some(index) => {
-                let entry = queue.remove(index);
-                queue.push((entry.0, false, None));
-                Turn::Run { vcpu: entry.0, until: None }
-            }
-            None => Turn::Idle { until: queue.iter().filter_map(|entry| entry.2).min() },
-        }
-    }
-    fn leave(&self, _: CpuIndex, vcpu: VcpuName, _: HostTime, why: Leave) {
-        for entry in self.0.lock().iter_mut().filter(|entry| entry.0 == vcpu) {
-            match why {
-                Leave::Halted { wake_at } => entry.2 = wake_at,
-                _ => entry.1 = true,
-            }
-        }
-    }
-    fn wake(&self, vcpu: VcpuName, _: HostTime) -> Option<CpuIndex> {
-        self.0.lock().iter_mut().filter(|entry| entry.0 == vcpu).for_each(|entry| entry.1 = true);
-        None
-    }
-    fn contended(&self, _: CpuIndex) -> bool {
-        false
-    }
-}
-
 struct Product;
-static PROFILE: Profile = Profile {
-    name: "fake",
-    limits: Limits { compartments: 2, vcpus_per_compartment: 2, cpus: 1 },
-    parts: &[],
-};
 
 impl Image for Product {
     type Vcpu = FakeVcpu;
@@ -121,7 +68,6 @@ impl Image for Product {
     const PROFILE: &'static Profile = &PROFILE;
 }
 
-const RAM: usize = 0x4000;
 /// Where the switch has memory, and where nobody has any.
 const CLAIMED: u64 = 0xc000_0000;
 const HOLE: u64 = 0xd000_0000;
@@ -131,83 +77,16 @@ fn out(port: u16, value: u8) -> Exit {
     Exit::Port(PortExit { port, width: Width::Byte, direction: Direction::Out })
 }
 
-fn plan_of(name: &str, on_reset: OnReset) -> plan::Compartment {
-    plan::Compartment {
-        name: name.try_into().unwrap(),
-        memory: plan::MEMORY_LEAST,
-        vcpus: 1,
-        share: 100,
-        cpus: heapless::Vec::new(),
-        on_reset,
-        on_unclaimed: OnUnclaimed::Answer,
-        label: None,
-        segments: heapless::Vec::new(),
-        start: Start {
-            mode: Mode::Protected,
-            entry: 0x1000,
-            rax: 0,
-            rbx: 0,
-            rsi: 0,
-            rsp: 0,
-            page_table: 0,
-            descriptor_table: 0,
-            descriptor_table_limit: 0x27,
-        },
-    }
-}
-
-type Fake = Compartment<Product, 2>;
-type World = Monitor<Product, FakeVault<Fake, 2, RAM>, 2, 2>;
-
 /// Runs guests with these scripts, `rax` in RAX, until all have ended.
-fn run(guests: [(&str, u64, OnReset, &[Exit]); 2]) -> (&'static FakeHost, &'static World) {
+fn run(guests: [(&str, u64, OnReset, &[Exit]); 2]) -> (&'static FakeHost, &'static World<Product>) {
     let guests = guests.map(|(name, rax, on_reset, script)| {
         let mut plan = plan_of(name, on_reset);
         plan.start.rax = rax;
         (plan, &[][..], script)
     });
-    let (host, monitor, _) = run_plans(&guests);
+    let (host, monitor, _) = run_plans(false, &guests);
     (host, monitor)
 }
-
-/// Runs guests with these plans, these bytes at their entry points and these scripts for their first vCPUs, until all have ended.
-fn run_plans(
-    guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
-) -> (&'static FakeHost, &'static World, &'static FakeVault<Fake, 2, RAM>) {
-    let host: &'static FakeHost = Box::leak(Box::default());
-    host.advance(1000);
-    let states = std::array::from_fn(|index| {
-        let (plan, _, script) = &guests[index];
-        let mut vcpu = FakeVcpu::default();
-        for exit in *script {
-            vcpu.script.push_back(*exit).unwrap();
-        }
-        let facts = Facts {
-            index: index as u8,
-            wall_clock: 0,
-            origin: host.now(),
-            clock: Clock::new(host.kilohertz()).unwrap(),
-        };
-        let cpuid = CpuidTable::freeze::<Absent>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
-        let others = (1..plan.vcpus).map(|_| FakeVcpu::default());
-        Fake::new(facts, plan.clone(), cpuid, std::iter::once(vcpu).chain(others))
-    });
-    let vault: &'static FakeVault<Fake, 2, RAM> = Box::leak(Box::new(FakeVault::new(states)));
-    let monitor: &'static World = Box::leak(Box::new(Monitor::new(host, vault, 1)));
-    for (index, (plan, code, _)) in guests.iter().enumerate() {
-        let entry = GuestPhysical::new(plan.start.entry);
-        assert_eq!(vault.enter(index, |_, memory| memory.write(entry, code)), Some(Ok(())));
-        assert!(monitor.admit(index as u8, plan));
-    }
-    monitor.run(CpuIndex(0));
-    (host, monitor, vault)
-}
-
-fn console(host: &FakeHost) -> String {
-    String::from_utf8(host.console().to_vec()).unwrap()
-}
-
-const OFF: Exit = Exit::Port(PortExit { port: 0x10, width: Width::Byte, direction: Direction::Out });
 
 #[test]
 fn a_compartment_that_switches_off_is_reported() {
@@ -306,16 +185,8 @@ fn faults_of_missing_instructions_are_undefined_opcodes() {
     assert!(Effects::new().is_empty());
 }
 
-const fn port(port: u16, direction: Direction) -> Exit {
-    Exit::Port(PortExit { port, width: Width::Byte, direction })
-}
-
 const fn string_port(port: u16, direction: Direction) -> Exit {
     Exit::StringPort(StringPortExit { port, width: Width::Byte, direction, repeat: false, operand: None })
-}
-
-fn memory(address: u64, access: Access) -> Exit {
-    Exit::Memory(MemoryExit { address: GuestPhysical::new(address), access, during_walk: false })
 }
 
 const MOVSB: &[u8] = &[0xa4];
@@ -325,14 +196,14 @@ fn run_unclaimed(
     on_unclaimed: OnUnclaimed,
     code: &[u8],
     script: &[Exit],
-) -> (String, &'static World, &'static FakeVault<Fake, 2, RAM>) {
+) -> (String, &'static World<Product>, &'static Vault<Product>) {
     let mut office = plan_of("office", OnReset::Stop);
     (office.vcpus, office.on_unclaimed) = (2, on_unclaimed);
     office.start.rsi = if code == MOVSB { HOLE } else { 0 };
     let mut banking = plan_of("banking", OnReset::Stop);
     (banking.on_unclaimed, banking.start.rax) = (OnUnclaimed::Stop, 1);
     let quiet = [Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, OFF];
-    let (host, monitor, vault) = run_plans(&[(office, code, script), (banking, &[], &quiet)]);
+    let (host, monitor, vault) = run_plans(false, &[(office, code, script), (banking, &[], &quiet)]);
     let shown = console(host);
     assert_eq!(monitor.slots[1].state(), State::ShutDown, "the neighbour does not notice: {shown}");
     assert!(shown.contains("report banking state=shut-down reason=\"\""), "{shown}");

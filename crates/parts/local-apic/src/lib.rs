@@ -10,7 +10,7 @@ mod vectors;
 
 use contracts::{
     ApicDestination, ApicEffects, DeliveryMode, GuestTicks, InterruptCommand, InterruptMessage,
-    LocalApic as _, Shorthand, Trigger,
+    LocalApic as _, LocalPin, Shorthand, Trigger,
 };
 use timer::{Mode, Timer};
 use vectors::{Place, VectorSet};
@@ -71,20 +71,24 @@ mod entry {
     pub const MODE: u32 = 7 << 8;
     pub const NON_MASKABLE: u32 = 4 << 8;
     pub const EXTERNAL: u32 = 7 << 8;
+    /// Of pins: active low, and level-sensitive.
+    pub const LOW: u32 = 1 << 13;
+    pub const LEVEL: u32 = 1 << 15;
     /// Delivery status and remote IRR are read-only, not reserved: writing them changes nothing and is no fault.
-    pub const READ_ONLY: u32 = 1 << 12;
-    pub const READ_ONLY_PIN: u32 = 1 << 12 | 1 << 14;
+    pub const SEND_PENDING: u32 = 1 << 12;
+    pub const REMOTE_REQUEST: u32 = 1 << 14;
+    pub const READ_ONLY_PIN: u32 = SEND_PENDING | REMOTE_REQUEST;
 
     /// What can be written: timer, thermal sensor, performance counters, LINT0, LINT1, error.
     pub const WRITABLE: [u32; COUNT] =
         [0x0007_00ff, 0x0001_07ff, 0x0001_07ff, 0x0001_a7ff, 0x0001_a7ff, 0x0001_00ff];
     pub const WRITABLE_OR_READ_ONLY: [u32; COUNT] = [
-        WRITABLE[0] | READ_ONLY,
-        WRITABLE[1] | READ_ONLY,
-        WRITABLE[2] | READ_ONLY,
+        WRITABLE[0] | SEND_PENDING,
+        WRITABLE[1] | SEND_PENDING,
+        WRITABLE[2] | SEND_PENDING,
         WRITABLE[3] | READ_ONLY_PIN,
         WRITABLE[4] | READ_ONLY_PIN,
-        WRITABLE[5] | READ_ONLY,
+        WRITABLE[5] | SEND_PENDING,
     ];
 }
 
@@ -124,6 +128,10 @@ pub struct LocalApic {
     task_priority: u8,
     spurious: u32,
     entries: [u32; entry::COUNT],
+    /// Which pins are high, by the numbers of their entries.
+    pins: u8,
+    /// Whether LINT0 brings an external interrupt: it follows from pin and entry, and is asked more often than they change.
+    external: bool,
     /// Errors since the last write to the error status register, and what it shows.
     errors: u32,
     error_status: u32,
@@ -134,7 +142,15 @@ pub struct LocalApic {
 }
 
 impl LocalApic {
-    const fn reset(id: u8, base: u64) -> Self {
+    /// As after reset, with that id and base, and the pins as others drive them.
+    #[inline(never)]
+    const fn reset(id: u8, base: u64, pins: u8) -> Self {
+        let mut entries = [entry::MASKED; entry::COUNT];
+        if base & base::ENABLED == 0 {
+            // SDM §11.4.3: without the APIC, LINT0 is the processor's INTR pin, and LINT1 its NMI pin.
+            entries = Self::wired(entries);
+        }
+        let external = base & base::ENABLED == 0 && pins >> entry::LINT0 & 1 != 0;
         Self {
             base,
             requested: VectorSet::new(),
@@ -144,13 +160,28 @@ impl LocalApic {
             id,
             task_priority: 0,
             spurious: 0xff,
-            entries: [entry::MASKED; entry::COUNT],
+            entries,
+            pins,
+            external,
             errors: 0,
             error_status: 0,
             command: 0,
             logical_destination: 0,
             destination_format: u32::MAX,
         }
+    }
+
+    /// Becomes what reset leaves, in the mode of that base.
+    #[inline(never)]
+    fn forget(&mut self, base: u64) {
+        *self = Self::reset(self.id, base, self.pins);
+    }
+
+    /// LINT0 passes the PIC's interrupts on, LINT1 NMI.
+    const fn wired(mut entries: [u32; entry::COUNT]) -> [u32; entry::COUNT] {
+        entries[entry::LINT0] = entry::EXTERNAL;
+        entries[entry::LINT1] = entry::NON_MASKABLE;
+        entries
     }
 
     #[inline]
@@ -220,6 +251,62 @@ impl LocalApic {
             self.request(entry as u8, Trigger::Edge);
         } else {
             self.note(error::RECEIVE_ILLEGAL_VECTOR);
+        }
+    }
+
+    /// Whether the pin of entry `index` is at the level that the entry calls asserted (SDM §11.5.1, "Interrupt Input Pin Polarity").
+    /// The entries without a pin never are.
+    fn is_asserted(&self, index: usize, entry: u32) -> bool {
+        (self.pins >> index & 1 != 0) != (entry & entry::LOW != 0)
+    }
+
+    /// Whether the pin of entry `index` brings an external interrupt, which waits for the processor's acknowledge cycle.
+    fn brings_external(&self, index: usize, entry: u32) -> bool {
+        entry & (entry::MASKED | entry::MODE) == entry::EXTERNAL && self.is_asserted(index, entry)
+    }
+
+    /// What follows from the pin of entry `index`, where it is asserted or, as `pulse` says, was for a moment; `edge`: since just now. A
+    /// fixed interrupt is requested, the others are for the caller to pass on.
+    fn look_at_pin(&mut self, index: usize, edge: bool, pulse: bool) -> Option<DeliveryMode> {
+        let entry = *self.entries.get(index)?;
+        if index == entry::LINT0 {
+            self.external = self.brings_external(index, entry);
+        }
+        if entry & entry::MASKED != 0 || !(pulse || self.is_asserted(index, entry)) {
+            return None;
+        }
+        match DeliveryMode::from_bits((entry >> 8) as u8 & 7)? {
+            DeliveryMode::Fixed => {
+                let level = entry & entry::LEVEL != 0;
+                // APM §16.4.2: while remote IRR is set, further requests by level "remain pending".
+                let due = if level { entry & entry::REMOTE_REQUEST == 0 } else { edge };
+                if due {
+                    if level && entry as u8 >= FIRST_VECTOR {
+                        *self.entries.get_mut(index)? |= entry::REMOTE_REQUEST;
+                    }
+                    self.accept(entry as u8, if level { Trigger::Level } else { Trigger::Edge });
+                }
+                None
+            }
+            // SDM §11.5.1: these are always edge-sensitive. Whoever looks for another reason drops them.
+            mode @ (DeliveryMode::NonMaskable | DeliveryMode::Init | DeliveryMode::SystemManagement) => {
+                Some(mode)
+            }
+            // External interrupts are always level-sensitive: they are asked for. The others are reserved.
+            _ => None,
+        }
+    }
+
+    /// A level-triggered interrupt ended: the pin that it came from may come again, and does where it is still asserted.
+    #[inline(never)]
+    fn end_of_level(&mut self, vector: u8) {
+        for index in entry::LINT0..=entry::LINT1 {
+            if let Some(entry) = self.entries.get_mut(index)
+                && *entry & (entry::REMOTE_REQUEST | 0xff) == entry::REMOTE_REQUEST | u32::from(vector)
+            {
+                *entry &= !entry::REMOTE_REQUEST;
+                self.look_at_pin(index, false, false);
+            }
         }
     }
 
@@ -304,6 +391,7 @@ impl LocalApic {
             for entry in &mut self.entries {
                 *entry |= entry::MASKED;
             }
+            self.external = false;
         }
         effects.destination_changed |= changed;
     }
@@ -314,13 +402,18 @@ impl LocalApic {
         let (Some(entry), Some(writable)) = (self.entries.get_mut(index), entry::WRITABLE.get(index)) else {
             return;
         };
-        *entry = value & writable;
+        // Remote IRR means nothing for edges and other modes (SDM §11.5.1): software that changes to them gets rid of it.
+        let kept =
+            if value & (entry::MODE | entry::LEVEL) == entry::LEVEL { entry::REMOTE_REQUEST } else { 0 };
+        *entry = value & writable | *entry & kept;
         if self.spurious & SPURIOUS_ENABLED == 0 {
             // SDM §11.4.7.2: "Attempts to reset these bits will be ignored."
             *entry |= entry::MASKED;
         }
         if index == entry::TIMER {
             self.timer.set_mode(Mode::of(value), now);
+        } else {
+            self.look_at_pin(index, false, false);
         }
     }
 
@@ -336,7 +429,10 @@ impl LocalApic {
             register::REQUESTED..=register::REQUESTED_LAST => self.requested.word(register),
             register::ERROR_STATUS => self.error_status,
             register::ENTRY_TIMER..=register::ENTRY_LAST => {
-                *self.entries.get(usize::from(register - register::ENTRY_TIMER))?
+                let index = usize::from(register - register::ENTRY_TIMER);
+                let entry = *self.entries.get(index)?;
+                // All others are accepted at once.
+                if self.brings_external(index, entry) { entry | entry::SEND_PENDING } else { entry }
             }
             register::INITIAL_COUNT => self.timer.initial(),
             register::CURRENT_COUNT => {
@@ -439,18 +535,17 @@ impl LocalApic {
 impl contracts::LocalApic for LocalApic {
     fn new(id: u8, bootstrap: bool) -> Self {
         if !bootstrap {
-            return Self::reset(id, base::RESET);
+            return Self::reset(id, base::RESET, 0);
         }
-        let mut apic = Self::reset(id, base::RESET | base::BOOTSTRAP);
+        let mut apic = Self::reset(id, base::RESET | base::BOOTSTRAP, 0);
         // The virtual wire of MultiProcessor Specification 1.4 §3.6.2.2, with its spurious vector.
         apic.spurious = SPURIOUS_ENABLED | 0x0f;
-        apic.entries[entry::LINT0] = entry::EXTERNAL;
-        apic.entries[entry::LINT1] = entry::NON_MASKABLE;
+        apic.entries = Self::wired(apic.entries);
         apic
     }
 
     fn init(&mut self) {
-        *self = Self::reset(self.id, self.base);
+        self.forget(self.base);
     }
 
     fn base(&self) -> u64 {
@@ -468,8 +563,10 @@ impl contracts::LocalApic for LocalApic {
             (_, (false, true)) | ((true, true), (true, false)) | ((false, false), (true, true)) => {
                 return false;
             }
-            // SDM §11.12.5.1: leaving a mode loses everything but the id.
-            ((true, _), (false, false)) => *self = Self::reset(self.id, value),
+            // SDM §11.12.5.1: leaving a mode loses everything but the id. Enabled again, it has the pins back.
+            ((true, _), (false, false)) | ((false, false), (true, false)) => {
+                self.forget(value);
+            }
             // "State Changes From xAPIC Mode to x2APIC Mode": all but the command's high half is preserved, and the
             // logical destination, which this mode derives.
             ((true, false), (true, true)) => self.command &= 0xffff_ffff,
@@ -516,12 +613,7 @@ impl contracts::LocalApic for LocalApic {
         if offset & 0xf != 0 || offset > 0xfff || self.page().is_none() {
             return;
         }
-        let register = (offset >> 4) as u8;
-        if register == register::END_OF_INTERRUPT {
-            effects.level_end = self.end_of_interrupt();
-        } else {
-            self.write_page(register, value, now, effects);
-        }
+        self.write_page((offset >> 4) as u8, value, now, effects);
     }
 
     fn read_msr(&mut self, msr: u32, now: GuestTicks) -> Option<u64> {
@@ -539,19 +631,11 @@ impl contracts::LocalApic for LocalApic {
 
     #[inline]
     fn write_msr(&mut self, msr: u32, value: u64, now: GuestTicks, effects: &mut ApicEffects) -> bool {
-        const END_OF_INTERRUPT: u32 = x86::msr::X2APIC_FIRST + register::END_OF_INTERRUPT as u32;
         const COMMAND: u32 = x86::msr::X2APIC_FIRST + register::COMMAND as u32;
         if !self.is_extended() {
             return false;
         }
         match msr {
-            END_OF_INTERRUPT => {
-                if value != 0 {
-                    return false;
-                }
-                effects.level_end = self.end_of_interrupt();
-                true
-            }
             COMMAND => {
                 // Delivery status does not exist here: bit 12 is reserved (SDM §11.12.9, figure 11-28).
                 if value as u32 & !COMMAND_WRITABLE != 0 {
@@ -579,7 +663,12 @@ impl contracts::LocalApic for LocalApic {
     fn end_of_interrupt(&mut self) -> Option<u8> {
         let place = self.in_service.highest()?;
         self.in_service.remove(place);
-        self.level.contains(place).then(|| place.vector())
+        if !self.level.contains(place) {
+            return None;
+        }
+        let vector = place.vector();
+        self.end_of_level(vector);
+        Some(vector)
     }
 
     #[inline]
@@ -606,16 +695,18 @@ impl contracts::LocalApic for LocalApic {
         }
     }
 
-    #[inline]
-    fn takes_external(&self) -> bool {
-        // SDM §11.4.3: with the APIC disabled, LINT0 is the processor's INTR pin, and LINT1 its NMI pin.
-        !self.is_enabled() || self.entries[entry::LINT0] & (entry::MASKED | entry::MODE) == entry::EXTERNAL
+    #[inline(never)]
+    fn set_pin(&mut self, pin: LocalPin, level: bool) -> Option<DeliveryMode> {
+        let index = entry::LINT0 + pin as usize;
+        let before = self.pins;
+        self.pins = before & !(1 << index) | u8::from(level) << index;
+        // What changed and is as it was has been both.
+        self.look_at_pin(index, true, self.pins == before)
     }
 
     #[inline]
-    fn takes_non_maskable(&self) -> bool {
-        !self.is_enabled()
-            || self.entries[entry::LINT1] & (entry::MASKED | entry::MODE) == entry::NON_MASKABLE
+    fn takes_external(&self, _: bool) -> bool {
+        self.external
     }
 
     #[inline]

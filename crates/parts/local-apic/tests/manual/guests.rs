@@ -1,7 +1,7 @@
 //! What guests do with it, in their order: Linux 6.1 (`arch/x86/kernel/apic`), Xen, GNU Mach.
 
 use crate::{Bench, EXTENDED};
-use contracts::{ApicEffects, DeliveryMode, LocalApic as _, Shorthand};
+use contracts::{ApicEffects, DeliveryMode, LocalApic as _, LocalPin, Shorthand};
 
 const TIMER: u32 = 0xec;
 const ERROR: u32 = 0xfe;
@@ -161,7 +161,8 @@ fn linux_starts_another_processor() {
     assert!(other.bench.apic.write_base(EXTENDED, &mut ApicEffects::default()));
     other.extended = true;
     other.set_up(false, 0x1_0700);
-    assert!(other.bench.apic.destination().enabled && !other.bench.apic.takes_external());
+    other.bench.pin(LocalPin::Lint0, true);
+    assert!(other.bench.apic.destination().enabled && !other.bench.external());
 }
 
 /// Linux sends NMI to all with a shorthand for backtraces, and reschedules by physical destination.
@@ -177,10 +178,42 @@ fn linux_signals_other_processors() {
 /// Linux with `noapic`: the PIC's interrupts through LINT0 as ExtINT.
 #[test]
 fn linux_takes_the_pic_through_the_virtual_wire() {
-    let guest = boot(false, 0x700);
-    assert!(guest.bench.apic.takes_external() && guest.bench.apic.takes_non_maskable());
-    let guest = boot(false, 0x1_0700);
-    assert!(!guest.bench.apic.takes_external());
+    for (entry, taken) in [(0x700, true), (0x1_0700, false)] {
+        let mut guest = boot(false, entry);
+        assert_eq!((guest.bench.pin(LocalPin::Lint0, true), guest.bench.external()), (None, taken));
+        assert_eq!(guest.bench.pin(LocalPin::Lint1, true), Some(DeliveryMode::NonMaskable));
+    }
+}
+
+/// `check_timer`, where the timer's pin of the I/O APIC stays silent: "trying to set up timer as Virtual Wire IRQ". The PIC's output
+/// rises and falls with the timer's, for nobody acknowledges it, and each rise is an interrupt of the entry's vector.
+#[test]
+fn linux_tries_the_timer_as_virtual_wire_interrupt() {
+    for extended in [false, true] {
+        let mut guest = boot(extended, 0x1_0700);
+        guest.write(0x350, 0x30);
+        for level in [true, true, true] {
+            assert_eq!((guest.bench.pin(LocalPin::Lint0, level), guest.bench.external()), (None, false));
+            assert_eq!(guest.bench.serve(), Some(0x30));
+        }
+        guest.write(0x350, 0x1_0030);
+        guest.bench.pin(LocalPin::Lint0, true);
+        assert_eq!(guest.bench.serve(), None);
+        // "... trying to set up timer as ExtINT IRQ".
+        guest.write(0x350, 0x700);
+        assert!(guest.bench.external());
+    }
+}
+
+/// The NMI watchdog of older Linux, `nmi_watchdog=1`: the timer's interrupts through the PIC and LINT0 as NMI.
+#[test]
+fn linux_watches_by_nmi() {
+    let mut guest = boot(false, 0x1_0700);
+    guest.write(0x350, 0x400);
+    for _ in 0..3 {
+        assert_eq!(guest.bench.pin(LocalPin::Lint0, true), Some(DeliveryMode::NonMaskable));
+    }
+    assert_eq!((guest.bench.external(), guest.bench.serve()), (false, None));
 }
 
 /// 32-bit Linux disables focus processor checking, in x2APIC mode too.

@@ -5,12 +5,13 @@ mod command;
 mod errors;
 mod guests;
 mod modes;
+mod pins;
 mod priority;
 mod random;
 mod registers;
 mod timer;
 
-use contracts::{ApicEffects, GuestTicks, InterruptCommand, LocalApic as _, Trigger};
+use contracts::{ApicEffects, DeliveryMode, GuestTicks, InterruptCommand, LocalApic as _, LocalPin, Trigger};
 use local_apic::LocalApic;
 
 pub(crate) const EXTENDED: u64 = 0xfee0_0c00;
@@ -19,17 +20,19 @@ pub(crate) const EXTENDED: u64 = 0xfee0_0c00;
 pub(crate) struct Bench {
     pub(crate) apic: LocalApic,
     pub(crate) now: u64,
+    /// The level at LINT0.
+    lint0: bool,
 }
 
 impl Bench {
     /// The bootstrap processor's, in xAPIC mode.
     pub(crate) fn bootstrap() -> Self {
-        Self { apic: LocalApic::new(0, true), now: 1_000_000 }
+        Self { apic: LocalApic::new(0, true), now: 1_000_000, lint0: false }
     }
 
     /// Another processor's after reset, in xAPIC mode.
     pub(crate) fn reset(id: u8) -> Self {
-        Self { apic: LocalApic::new(id, false), now: 1_000_000 }
+        Self { apic: LocalApic::new(id, false), now: 1_000_000, lint0: false }
     }
 
     /// Another processor's, switched to x2APIC mode and software-enabled.
@@ -96,6 +99,25 @@ impl Bench {
             assert!(self.apic.write_msr(0x80b, 0, GuestTicks(self.now), &mut effects));
         }
         effects.level_end
+    }
+
+    /// The level at a pin changes; the same level again is a pulse.
+    pub(crate) fn pin(&mut self, pin: LocalPin, level: bool) -> Option<DeliveryMode> {
+        if pin == LocalPin::Lint0 {
+            self.lint0 = level;
+        }
+        self.apic.set_pin(pin, level)
+    }
+
+    /// Whether the processor is to run an acknowledge cycle.
+    pub(crate) fn external(&self) -> bool {
+        self.apic.takes_external(self.lint0)
+    }
+
+    /// The error status, as software reads it: it writes it first.
+    pub(crate) fn status(&mut self) -> u32 {
+        self.write(0x280, 0xffff_ffff);
+        self.read(0x280)
     }
 
     pub(crate) fn accept(&mut self, vector: u8) {

@@ -91,12 +91,11 @@ fn disabling_forgets() {
     assert_eq!(bench.apic, LocalApic::new(5, false));
 }
 
-/// §11.4.3: without the APIC, its pins are the processor's INTR and NMI.
+/// §11.4.3: without the APIC, no message finds it.
 #[test]
-fn a_disabled_apic_lets_its_pins_through() {
+fn a_disabled_apic_takes_no_messages() {
     let mut apic = LocalApic::new(0, true);
     assert!(change(&mut apic, DISABLED));
-    assert!(apic.takes_external() && apic.takes_non_maskable());
     assert!(!apic.destination().enabled);
 }
 
@@ -120,7 +119,6 @@ fn init_keeps_id_and_mode() {
     let mut bootstrap = LocalApic::new(0, true);
     bootstrap.init();
     assert_eq!(bootstrap.base(), 0xfee0_0900);
-    assert!(!bootstrap.takes_external());
 }
 
 /// §11.6.2.2: logical destination and destination format in xAPIC mode; §11.12.10.2 in x2APIC mode.
@@ -153,7 +151,6 @@ fn software_disabled() {
     assert!((0x320..=0x370).step_by(16).all(|offset| bench.read(offset) & 0x1_0000 != 0));
     bench.write(0x350, 0x700);
     assert_eq!(bench.read(0x350), 0x1_0700);
-    assert!(!bench.apic.takes_external());
     assert_eq!(bench.end(), None);
     assert_eq!(bench.apic.acknowledge(), Some(0x51));
     assert_eq!(bench.end(), Some(0x51));
@@ -162,18 +159,4 @@ fn software_disabled() {
     assert_eq!(bench.read(0x370), 0x1_00fe);
     bench.accept(0x71);
     assert_eq!(bench.apic.pending(), Some(0x71));
-}
-
-/// §11.5.1: LINT0 passes the PIC on as ExtINT, LINT1 NMI as NMI, each when not masked.
-#[test]
-fn pins() {
-    let mut bench = Bench::bootstrap();
-    for (entry, external, non_maskable) in
-        [(0x700, true, false), (0x400, false, true), (0x1_0700, false, false), (0x30, false, false)]
-    {
-        bench.write(0x350, entry);
-        bench.write(0x360, entry);
-        assert_eq!(bench.apic.takes_external(), external, "{entry:#x}");
-        assert_eq!(bench.apic.takes_non_maskable(), non_maskable, "{entry:#x}");
-    }
 }

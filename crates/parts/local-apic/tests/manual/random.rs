@@ -1,6 +1,6 @@
 //! Whatever a guest and the fabric do, in whatever order: nothing panics, and what must always hold holds.
 
-use contracts::{ApicEffects, GuestTicks, LocalApic as _, Trigger};
+use contracts::{ApicEffects, DeliveryMode, GuestTicks, LocalApic as _, LocalPin, Trigger};
 use local_apic::LocalApic;
 use proptest::prelude::*;
 
@@ -12,6 +12,7 @@ enum Step {
     WriteMsr(u32, u64),
     Base(u64),
     Accept(u8, bool),
+    Pin(bool, bool),
     Acknowledge,
     End,
     Priority(u8),
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (register, value()).prop_map(|(register, value)| Step::WriteMsr(0x800 + u32::from(register), value)),
         1 => base().prop_map(Step::Base),
         6 => (any::<u8>(), any::<bool>()).prop_map(|(vector, level)| Step::Accept(vector, level)),
+        4 => any::<(bool, bool)>().prop_map(|(second, level)| Step::Pin(second, level)),
         6 => Just(Step::Acknowledge),
         4 => Just(Step::End),
         1 => (0u8..16).prop_map(Step::Priority),
@@ -73,6 +75,20 @@ fn vectors(apic: &LocalApic, first: u16, now: GuestTicks) -> Vec<u8> {
     found
 }
 
+/// The entry of LINT0 or, as `second` says, LINT1; of a disabled APIC, what its pins then are.
+fn entry(apic: &LocalApic, second: bool, now: GuestTicks) -> u32 {
+    let offset = if second { 0x360 } else { 0x350 };
+    let mut copy = apic.clone();
+    match copy.page() {
+        Some(_) => copy.read(offset, now),
+        None => match copy.read_msr(0x800 + u32::from(offset >> 4), now) {
+            Some(value) => value as u32,
+            None if second => 0x400,
+            None => 0x700,
+        },
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -83,6 +99,7 @@ proptest! {
             apic.write_base(super::EXTENDED, &mut ApicEffects::default());
         }
         let mut now = GuestTicks(1 << 40);
+        let mut levels = [false; 2];
         for step in steps {
             let mut effects = ApicEffects::default();
             let before = vectors(&apic, 0x100, now);
@@ -110,6 +127,21 @@ proptest! {
                 }
                 Step::Accept(vector, level) => {
                     apic.accept(vector, if level { Trigger::Level } else { Trigger::Edge });
+                }
+                Step::Pin(second, level) => {
+                    let pin = if second { LocalPin::Lint1 } else { LocalPin::Lint0 };
+                    let (entry, pulse) = (entry(&apic, second, now), levels[usize::from(second)] == level);
+                    levels[usize::from(second)] = level;
+                    let sent = apic.set_pin(pin, level);
+                    // One of three, and only by an unmasked entry of that mode, for an edge.
+                    let edge = entry >> 16 & 1 == 0 && (pulse || level == (entry >> 13 & 1 == 0));
+                    let expected = match entry >> 8 & 7 {
+                        2 if edge => Some(DeliveryMode::SystemManagement),
+                        4 if edge => Some(DeliveryMode::NonMaskable),
+                        5 if edge => Some(DeliveryMode::Init),
+                        _ => None,
+                    };
+                    prop_assert_eq!(sent, expected, "{:?} {:#x}", step, entry);
                 }
                 Step::Acknowledge => {
                     let promised = apic.pending();
@@ -148,6 +180,21 @@ proptest! {
                     contracts::DeliveryMode::Fixed | contracts::DeliveryMode::LowestPriority
                 );
                 prop_assert!(!fixed || command.message.vector >= 16, "{:?}", step);
+            }
+            for (second, level) in [false, true].into_iter().zip(levels) {
+                let entry = entry(&apic, second, now);
+                let asserted = level == (entry >> 13 & 1 == 0);
+                let external = entry & 0x1_0700 == 0x700 && asserted;
+                if !second {
+                    prop_assert_eq!(apic.takes_external(level), external, "{:?} {:#x}", step, entry);
+                }
+                if apic.base() & 0x800 != 0 {
+                    prop_assert_eq!(entry >> 12 & 1 != 0, external);
+                }
+                // Remote IRR is of levels only, and no asserted level is forgotten.
+                let fixed = entry & 0x8700 == 0x8000;
+                prop_assert!(entry & 0x4000 == 0 || fixed);
+                prop_assert!(!(fixed && asserted && entry & 0x1_4000 == 0 && entry & 0xff >= 16), "{:?} {:#x}", step, entry);
             }
             // What the registers show decides what is pending, and nothing else.
             if apic.base() & 0x800 != 0 {

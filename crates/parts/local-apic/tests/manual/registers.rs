@@ -1,7 +1,7 @@
 //! The register page (SDM §11.4.1 and table 11-1) and the MSRs (§11.12.1 and table 11-6).
 
 use crate::Bench;
-use contracts::LocalApic as _;
+use contracts::{DeliveryMode, LocalApic as _, LocalPin};
 
 /// SDM §11.4.7.1: "Local APIC State After Power-Up or Reset".
 #[test]
@@ -23,9 +23,10 @@ fn bootstrap_processor_is_a_virtual_wire() {
     assert_eq!(bench.apic.base(), 0xfee0_0900);
     assert_eq!(bench.read(0xf0), 0x10f);
     assert_eq!((bench.read(0x350), bench.read(0x360)), (0x700, 0x400));
-    assert!(bench.apic.takes_external() && bench.apic.takes_non_maskable());
-    let other = Bench::reset(1);
-    assert!(!other.apic.takes_external() && !other.apic.takes_non_maskable());
+    for (mut bench, wired) in [(bench, true), (Bench::reset(1), false)] {
+        assert_eq!((bench.pin(LocalPin::Lint0, true), bench.external()), (None, wired));
+        assert_eq!(bench.pin(LocalPin::Lint1, true), wired.then_some(DeliveryMode::NonMaskable));
+    }
 }
 
 /// SDM §11.4.8: version 0x1X is an integrated APIC; bits 23–16 are the number of LVT entries less one; bit 24 says

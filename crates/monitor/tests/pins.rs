@@ -1,0 +1,140 @@
+//! The PIC at LINT0 of the first vCPU: what comes of the fabric, the real PIC and the real local APIC together, on the fake back end.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use common::{OFF, PROFILE, Queue, console, memory, plan_of, port, run_plans};
+use contracts::absent::Absent;
+use contracts::fake::{FakeHost, FakeVcpu, Injected};
+use contracts::{
+    Access, Attached, Context, Device, Direction, Effect, Exit, Image, LegacyPic, Line, PortExit, PortRange,
+    Power, Profile, Savable, Vault as _,
+};
+use monitor::slot::State;
+use plan::OnReset;
+use x86::Width;
+
+/// What a script has instead of values that it could load: of port 0x1nn, 0xnn is read, or 0xnn00 where 16 bits are. Port 0x80 plus the
+/// number of a line drives it; line 15 is not there: port 0x8f lets line 0 rise by a timer that is due at once. Port 0x10 is the power
+/// switch.
+struct Board;
+
+impl Device for Board {
+    const NAME: &'static str = "board";
+    const PORTS: &'static [PortRange] = &[
+        PortRange { first: 0x10, last: 0x10 },
+        PortRange { first: 0x80, last: 0x8f },
+        PortRange { first: 0x100, last: 0x1ff },
+    ];
+    const BYTE_WIDE: bool = false;
+
+    fn new(_: &contracts::Platform) -> Self {
+        Self
+    }
+    fn savable(&self) -> Savable {
+        Savable::Empty
+    }
+    fn read_port(&mut self, port: u16, width: Width, _: &mut Context<'_>) -> u32 {
+        u32::from(port & 0xff) << if width == Width::Word { 8 } else { 0 }
+    }
+    fn write_port(&mut self, port: u16, _: Width, value: u32, context: &mut Context<'_>) {
+        match port {
+            0x10 => context.effects.push(Effect::Power(Power::Off)),
+            0x8f => context.effects.timer(Some(context.now)),
+            line => context.effects.line(Line(line as u8 & 0xf), value != 0),
+        }
+    }
+    fn expire(&mut self, context: &mut Context<'_>) {
+        context.effects.line(Line(0), true);
+    }
+}
+
+struct Product;
+
+impl Image for Product {
+    type Vcpu = FakeVcpu;
+    type Host = FakeHost;
+    type Scheduler = Queue;
+    type LocalApic = local_apic::LocalApic;
+    type IoApic = Absent;
+    type LegacyPic = pic::Pic;
+    type Devices = (Attached<Board>, ());
+    type ClockPage = Absent;
+    const PROFILE: &'static Profile = &PROFILE;
+}
+
+/// AX becomes `value`.
+fn load(value: u16) -> [Exit; 2] {
+    let part = |byte, width| Exit::Port(PortExit { port: 0x100 | byte, width, direction: Direction::In });
+    [part(value >> 8, Width::Word), part(value & 0xff, Width::Byte)]
+}
+
+/// `value` goes to a port.
+fn port_write(number: u16, value: u16) -> [Exit; 3] {
+    let [high, low] = load(value);
+    [high, low, port(number, Direction::Out)]
+}
+
+/// `value` goes to a register of the local APIC.
+fn apic_write(offset: u64, value: u16) -> [Exit; 3] {
+    let [high, low] = load(value);
+    [high, low, memory(0xfee0_0000 | offset, Access::Write)]
+}
+
+/// What is injected into the first vCPU of a guest that lets the PIC have lines 0 and 1, executes `steps` and switches off; and whether
+/// the PIC still asks.
+fn interrupts_of(steps: &[&[Exit]]) -> (Vec<Injected>, bool) {
+    // MOV [RAX], EAX, everywhere: its exit says which address that is.
+    let code = [0x89, 0x00].repeat(0x800);
+    let script = [port_write(0x21, 0xfc).as_slice(), &steps.concat(), &[OFF]].concat();
+    let [office, banking] = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+    let guests = [(office, code.as_slice(), script.as_slice()), (banking, &[], &[OFF])];
+    let (host, monitor, vault) = run_plans::<Product>(true, &guests);
+    assert_eq!(monitor.slots[0].state(), State::ShutDown, "{}", console(host));
+    let found = vault.enter(0, |office, _| {
+        let injected = office.vcpus[0].lock().virt.injected.to_vec();
+        (injected, office.platform.lock().pic.device.output())
+    });
+    found.unwrap()
+}
+
+const LINT0: u64 = 0x350;
+
+#[test]
+fn the_pic_at_lint0_brings_what_the_entry_says() {
+    let (rise, fall) = (&port_write(0x80, 1), &port_write(0x80, 0));
+    let end = &apic_write(0xb0, 0);
+    // As firmware leaves it: an external interrupt, which the PIC names and puts into service.
+    assert_eq!(interrupts_of(&[rise, fall, rise]), (vec![Injected::Interrupt(0x08)], false));
+    // Fixed: the entry's vector, for each rise. Nobody acknowledges anything at the PIC, which goes on asking.
+    let fixed = &apic_write(LINT0, 0x41);
+    let twice = vec![Injected::Interrupt(0x41); 2];
+    assert_eq!(interrupts_of(&[fixed, rise, end, rise, end, fall, rise, end]), (twice.clone(), true));
+    // By level: for as long as it asks.
+    let level = &apic_write(LINT0, 0x8041);
+    assert_eq!(interrupts_of(&[level, rise, end, fall, end]), (twice, false));
+    // NMI, for each rise.
+    let non_maskable = &apic_write(LINT0, 0x400);
+    assert_eq!(interrupts_of(&[non_maskable, rise, fall, rise]), (vec![Injected::NonMaskable; 2], true));
+    // Masked, as the APIC is switched off by software.
+    assert_eq!(interrupts_of(&[&apic_write(0xf0, 0xff), rise]), (vec![], true));
+}
+
+#[test]
+fn an_acknowledged_pic_has_let_go_of_lint0() {
+    let acknowledged = Injected::Interrupt(0x09);
+    let rise = &port_write(0x81, 1);
+    // What is acknowledged is no level any more, and the next request, of line 0 while line 1 is in service, is another edge.
+    let level = &apic_write(LINT0, 0x8041);
+    assert_eq!(interrupts_of(&[rise, level]), (vec![acknowledged], false));
+    let fixed = &apic_write(LINT0, 0x41);
+    let both = vec![acknowledged, Injected::Interrupt(0x41)];
+    assert_eq!(interrupts_of(&[rise, fixed, &port_write(0x80, 1)]), (both, true));
+}
+
+#[test]
+fn a_timer_that_is_due_at_once_interrupts_before_the_next_instruction() {
+    let fixed = &apic_write(LINT0, 0x41);
+    assert_eq!(interrupts_of(&[fixed, &port_write(0x8f, 1)]), (vec![Injected::Interrupt(0x41)], true));
+}
