@@ -18,6 +18,9 @@ use plan::OnUnclaimed;
 use spin::Mutex;
 use x86::{General, Rflags};
 
+/// How often a turn looks into the mailbox before it lets others have the processor.
+const MAIL_ROUNDS: u8 = 8;
+
 /// What comes after an exit.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Flow {
@@ -119,8 +122,13 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         until: Option<HostTime>,
     ) -> Option<Leave> {
         loop {
-            // What it asks for can put more into it: a timer that goes off, a pin that brings NMI.
+            // What it asks for can put more into it: a timer that goes off, a pin that brings NMI. Others may never stop to write.
+            let mut rounds = 0;
             while !mailbox.is_empty() {
+                if rounds == MAIL_ROUNDS {
+                    return Some(Leave::Preempted);
+                }
+                rounds += 1;
                 if let Some(leave) = self.take_mail(vcpu) {
                     return Some(leave);
                 }
