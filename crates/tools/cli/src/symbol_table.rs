@@ -2,6 +2,7 @@
 //!
 //! The image keeps [`symbols::CAPACITY`] bytes of constants for it. They are filled after linking, in the file: no address changes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -51,20 +52,73 @@ pub fn install(path: &Path) -> Result<(), Failure> {
 
 /// The table of a file's functions, with names as long as fit.
 fn table(file: &object::File<'_>) -> Option<Vec<u8>> {
-    let mut functions: Vec<(u32, &str)> = file
+    let mut functions: Vec<(u64, &str)> = file
         .symbols()
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.address() != 0)
-        .filter_map(|symbol| Some((u32::try_from(symbol.address()).ok()?, symbol.name().ok()?)))
+        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
         .collect();
     functions.sort_unstable();
     functions.dedup_by_key(|(address, _)| *address);
     (8..=LONGEST).rev().step_by(4).find_map(|limit| {
-        let names: Vec<(u32, String)> =
+        let names: Vec<(u64, String)> =
             functions.iter().map(|(address, name)| (*address, short(name, limit))).collect();
-        let names: Vec<(u32, &str)> = names.iter().map(|(address, name)| (*address, name.as_str())).collect();
-        let mut table = vec![0; symbols::length(&names).filter(|length| *length <= symbols::CAPACITY)?];
-        symbols::write(&names, &mut table).then_some(table)
+        encode(&names).filter(|table| table.len() <= symbols::CAPACITY)
     })
+}
+
+/// The bytes of a table of these symbols, by rising address; `None` if they are too many.
+fn encode(symbols: &[(u64, String)]) -> Option<Vec<u8>> {
+    let ascii =
+        |name: &str| name.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'?' }).collect();
+    let mut names: Vec<Vec<u8>> = symbols.iter().map(|(_, name)| ascii(name)).collect();
+    let mut pairs: Vec<[u8; 2]> = Vec::new();
+    while pairs.len() < symbols::PAIRS {
+        let mut counts: BTreeMap<[u8; 2], usize> = BTreeMap::new();
+        for pair in names.iter().flat_map(|name| name.windows(2)) {
+            *counts.entry([pair[0], pair[1]]).or_default() += 1;
+        }
+        // The first of those that are as frequent, so that two builds make the same table.
+        let Some((pair, count)) = counts.into_iter().rev().max_by_key(|(_, count)| *count) else { break };
+        // Fewer would not pay for the pair's own two bytes.
+        if count < 4 {
+            break;
+        }
+        let byte = u8::try_from(symbols::PAIRS + pairs.len()).ok()?;
+        pairs.push(pair);
+        for name in &mut names {
+            replace(name, pair, byte);
+        }
+    }
+    let mut table = symbols::MAGIC.to_vec();
+    table.extend_from_slice(&u16::try_from(symbols.len()).ok()?.to_le_bytes());
+    table.extend_from_slice(&u16::try_from(pairs.len()).ok()?.to_le_bytes());
+    table.extend(pairs.concat());
+    let mut last = 0;
+    for ((address, _), name) in symbols.iter().zip(names) {
+        let mut distance = address.checked_sub(last)?;
+        last = *address;
+        while distance >= 0x80 {
+            table.push(distance as u8 | 0x80);
+            distance >>= 7;
+        }
+        table.push(distance as u8);
+        table.extend(name);
+        table.push(0);
+    }
+    Some(table)
+}
+
+/// Puts `byte` where `pair` stands.
+fn replace(name: &mut Vec<u8>, pair: [u8; 2], byte: u8) {
+    let mut kept = 0;
+    let mut next = 0;
+    while next < name.len() {
+        let is_pair = name.get(next..next + 2) == Some(&pair);
+        name[kept] = if is_pair { byte } else { name[next] };
+        kept += 1;
+        next += if is_pair { 2 } else { 1 };
+    }
+    name.truncate(kept);
 }
 
 /// A symbol's name without its generic arguments and its hash; of a path that is longer than `limit`, the end.
@@ -109,6 +163,36 @@ mod tests {
         assert_eq!(short("console::Console::partial::<boot::Machine>", 64), "console::Console::partial");
         assert_eq!(short("ringfence_entry", 64), "ringfence_entry");
         assert_eq!(short("ringfence_entry", 5), "entry");
+    }
+
+    #[test]
+    fn what_is_encoded_is_found() {
+        let named = |(address, name): &(u64, &str)| (*address, (*name).to_owned());
+        let some =
+            [(0x10_0000, "entry"), (0x10_0040, "boot::start"), (0x10_2000, ""), (0x10_3000, "cpu::halt")];
+        let many: Vec<(u64, String)> = (0..500)
+            .map(|number| (0x10_0000 + number * 300, format!("monitor::serve::turn_{number}")))
+            .collect();
+        for symbols in [some.iter().map(named).collect(), many] {
+            let table = encode(&symbols).unwrap();
+            let read = symbols::Symbols::parse(&table).unwrap();
+            assert!(read.find(0xf_ffff).is_none());
+            for (address, name) in &symbols {
+                for offset in [0, 0x3f] {
+                    let (found, behind) = read.find(address + offset).unwrap();
+                    assert_eq!((found.to_string(), behind), (name.clone(), offset));
+                }
+            }
+        }
+        assert!(encode(&[(2, "b".to_owned()), (1, "a".to_owned())]).is_none(), "unsorted");
+    }
+
+    #[test]
+    fn what_names_have_in_common_takes_little() {
+        let names: Vec<(u64, String)> =
+            (0..256).map(|number| (number, format!("monitor::serve::Serving::turn_{number:03}"))).collect();
+        let plain: usize = names.iter().map(|(_, name)| name.len()).sum();
+        assert!(encode(&names).unwrap().len() < plain / 3);
     }
 
     #[test]
