@@ -10,6 +10,9 @@ use x86::{Exception, General, SegmentName, Width};
 
 /// VMEXIT_INVALID.
 pub const INVALID: u64 = u64::MAX;
+/// VMEXIT_INTR, and VMEXIT_VINTR: between them the exits that interrupts cause, of the host and of the window.
+pub const FIRST_INTERRUPT: u32 = 0x60;
+pub const LAST_INTERRUPT: u32 = 0x64;
 /// VMEXIT_IOIO.
 const PORT: u32 = 0x7b;
 

@@ -77,6 +77,8 @@ pub struct SvmVcpu<N, D> {
     returning_at: Option<u64>,
     /// The vector of an injected interrupt that waits for the window, whose place in the VMCB the window has taken; 0: none.
     held: u8,
+    /// The processors that it runs on take virtual interrupts late: see [`Self::left_pending`].
+    late: bool,
     parts: PhantomData<(N, D)>,
 }
 
@@ -104,6 +106,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             in_non_maskable: false,
             returning_at: None,
             held: 0,
+            late: false,
             parts: PhantomData,
         };
         let (ports, msrs) = permissions::addresses();
@@ -158,6 +161,29 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         let cut = block.exit_interruption;
         if cut & event::TYPE != event::SOFTWARE && !pending {
             block.event_injection = cut;
+        }
+    }
+
+    /// The guest came back and V_IRQ is still set. That is as it should be where it stands for a window that has not opened, or where the
+    /// host was interrupted before the guest took the interrupt. Where the guest has come to an instruction that exits, with interrupts
+    /// on, the processor is one that takes virtual interrupts late (Bochs 2.7: when IF next changes): this one goes in as an event then,
+    /// and so do all further ones.
+    #[cold]
+    #[inline(never)]
+    fn left_pending(&mut self) {
+        let block = self.block();
+        let ready = block.rflags & Rflags::INTERRUPT.bits() != 0 && block.interrupt_shadow & 1 == 0;
+        if !ready || !self.interrupt_pending() {
+            return;
+        }
+        if !matches!(block.exit_code as u32, exit::FIRST_INTERRUPT..=exit::LAST_INTERRUPT) {
+            self.late = true;
+        }
+        if self.late {
+            let block = self.block_mut();
+            let vector = virtual_interrupt::vector_of(block.virtual_interrupt);
+            block.virtual_interrupt = virtual_interrupt::MASKING;
+            block.event_injection = event::VALID | event::INTERRUPT | vector as u64;
         }
     }
 
@@ -386,8 +412,12 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         let block = self.block_mut();
         block.flush = flush::NOTHING;
         block.event_injection = 0;
-        if block.exit_interruption & event::VALID != 0 {
+        let (cut, pending) = (block.exit_interruption, block.virtual_interrupt);
+        if cut & event::VALID != 0 {
             self.deliver_again();
+        }
+        if pending & virtual_interrupt::PENDING != 0 {
+            self.left_pending();
         }
     }
 
@@ -670,7 +700,12 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
     /// real hardware; emulators deliver one twice when they are disturbed at that moment (docs/decisions, 6).
     #[inline]
     fn inject_interrupt(&mut self, vector: u8) {
+        let late = self.late;
         let block = self.block_mut();
+        if late {
+            block.event_injection = event::VALID | event::INTERRUPT | vector as u64;
+            return;
+        }
         block.virtual_interrupt =
             virtual_interrupt::MASKING | virtual_interrupt::REQUEST | virtual_interrupt::vector(vector);
         block.intercepts_3 &= !Intercepts3::VIRTUAL_INTERRUPT.bits();
@@ -723,9 +758,11 @@ mod tests {
             has_ticks_aux: false,
             flush: flush::ALL,
             address_space_shared: false,
+            speculation: 0,
             in_non_maskable: false,
             returning_at: None,
             held: 0,
+            late: false,
             parts: PhantomData,
         }
     }
@@ -780,6 +817,31 @@ mod tests {
         vcpu.set_window(false);
         assert_eq!(virtual_interrupt::vector_of(vcpu.block().virtual_interrupt), 0x41);
         assert!(!vcpu.accepts_interrupt());
+    }
+
+    #[test]
+    fn a_processor_that_takes_virtual_interrupts_late_is_given_events() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        // The host was interrupted first: it stays what it is.
+        vcpu.inject_interrupt(0x41);
+        vcpu.block_mut().exit_code = 0x60;
+        vcpu.left_pending();
+        assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (0, true));
+        // Behind STI, and with interrupts off, waiting is right.
+        for (flags, shadow) in [(Rflags::INTERRUPT.bits(), 1), (0, 0)] {
+            (vcpu.block_mut().rflags, vcpu.block_mut().interrupt_shadow) = (flags, shadow);
+            vcpu.block_mut().exit_code = 0x7b;
+            vcpu.left_pending();
+            assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (0, true));
+        }
+        // A port access with interrupts on: it should have been taken before.
+        vcpu.block_mut().rflags = Rflags::INTERRUPT.bits();
+        vcpu.left_pending();
+        assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x41, false));
+        vcpu.block_mut().event_injection = 0;
+        vcpu.inject_interrupt(0x42);
+        assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x42, false));
     }
 
     #[test]

@@ -31,7 +31,7 @@ const DEPTH: usize = 24;
 #[derive(Copy, Clone, Debug)]
 pub struct Symbols<'table> {
     pairs: &'table [u8],
-    symbols: &'table [u8],
+    entries: &'table [u8],
     count: u16,
 }
 
@@ -82,12 +82,12 @@ impl<'table> Symbols<'table> {
         }
         let pairs = usize::from(u16::from_le_bytes([*pairs_low, *pairs_high]));
         let (pairs, symbols) = rest.split_at_checked(pairs * 2)?;
-        Some(Self { pairs, symbols, count: u16::from_le_bytes([*count_low, *count_high]) })
+        Some(Self { pairs, entries: symbols, count: u16::from_le_bytes([*count_low, *count_high]) })
     }
 
     /// The name of the symbol at or before `address`, and how many bytes behind its start `address` lies.
     pub fn find(&self, address: u64) -> Option<(Name<'table>, u64)> {
-        let mut rest = self.symbols.iter();
+        let mut rest = self.entries.iter();
         let mut start = 0u64;
         let mut found = None;
         for _ in 0..self.count {

@@ -1,0 +1,40 @@
+//! The product for processors that save the address of the next instruction, on the emulator that has such processors.
+//!
+//! Bochs interrupts no guest that was entered with interrupts off until it changes that itself; where every vCPU owns its CPU, that harms
+//! nobody.
+
+use crate::system::{Guests, run};
+
+/// Bochs executes some 90 million instructions a second, and hosts that test are busy.
+const LIMIT: &str = "900";
+
+/// A Linux boots from a CD through GRUB, looks around, and switches its power off.
+fn linux_runs(profile: &str, bench_machine: &str) {
+    let one = Guests::new(&[("office", "vcpus = 1", "")]);
+    let words = ["run", profile, "--manifest", one.manifest(), "--bench-machine", bench_machine];
+    let ran = run(&[&words[..], &["--timeout", LIMIT, "--json"]].concat());
+    ran.expect_code(0);
+    ran.find("ringfence", "multiboot 2 by GRUB");
+    ran.find("ringfence", &format!("profile {profile}"));
+    ran.find("office", "isolation holds");
+    assert_eq!(ran.count("office", "unstable"), 0, "{}", ran.transcript());
+    assert_eq!(ran.compartment("office")["state"], "shut-down");
+}
+
+#[test]
+fn linux_on_a_ryzen() {
+    linux_runs("lab-amd-nrip", "bochs-ryzen");
+}
+
+#[test]
+#[ignore = "a minute and a half: nightly"]
+fn linux_on_a_zambezi() {
+    linux_runs("lab-amd-nrip", "bochs-zambezi");
+}
+
+/// A processor of 2008, without nRIP save.
+#[test]
+#[ignore = "a minute and a half: nightly"]
+fn linux_on_a_phenom() {
+    linux_runs("lab-amd-npt-static", "bochs-phenom");
+}
