@@ -578,7 +578,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             },
         };
         let width = instruction.width;
-        let value = if instruction.reads() { self.memory_in(vcpu, at, width) } else { 0 };
+        // Where there are two addresses, `memory_string` reads, once.
+        let reads = instruction.reads() && !instruction.has_two_addresses();
+        let value = if reads { self.memory_in(vcpu, at, width) } else { 0 };
         let effect = {
             let virt = &vcpu.virt;
             instruction.effect(value, |register| virt.general(register), virt.flags())

@@ -190,6 +190,7 @@ const fn string_port(port: u16, direction: Direction) -> Exit {
 }
 
 const MOVSB: &[u8] = &[0xa4];
+const LODSB: &[u8] = &[0xac];
 
 /// Office does what the bytes and the exit say, then asks to be switched off; banking goes on for a while.
 fn run_unclaimed(
@@ -199,7 +200,7 @@ fn run_unclaimed(
 ) -> (String, &'static World<Product>, &'static Vault<Product>) {
     let mut office = plan_of("office", OnReset::Stop);
     (office.vcpus, office.on_unclaimed) = (2, on_unclaimed);
-    office.start.rsi = if code == MOVSB { HOLE } else { 0 };
+    office.start.rsi = if code == MOVSB || code == LODSB { HOLE } else { 0 };
     let mut banking = plan_of("banking", OnReset::Stop);
     (banking.on_unclaimed, banking.start.rax) = (OnUnclaimed::Stop, 1);
     let quiet = [Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, Exit::Interrupted, OFF];
@@ -213,7 +214,7 @@ fn run_unclaimed(
 #[test]
 fn what_is_unclaimed_is_answered_or_the_end() {
     // What the guest executes, the exit that follows, and the words for it.
-    let cases: [(&[u8], Exit, &str); 11] = [
+    let cases: [(&[u8], Exit, &str); 12] = [
         (&[0xec], port(0x1234, Direction::In), "read of port 0x1234"),
         (&[0xee], port(0x1234, Direction::Out), "write of port 0x1234"),
         // INSB and OUTSB, to and from address 0.
@@ -225,6 +226,8 @@ fn what_is_unclaimed_is_answered_or_the_end() {
         (MOVSB, memory(HOLE, Access::Read), "read of memory page 0xd0000000"),
         // INC DWORD [RBX]: reads, then writes; the first is what counts.
         (&[0xff, 0x03], memory(HOLE, Access::Write), "read of memory page 0xd0000000"),
+        // LODSB reads once.
+        (LODSB, memory(HOLE, Access::Read), "read of memory page 0xd0000000"),
         (&[], memory(HOLE | 0x123, Access::Execute), "fetch from memory page 0xd0000000"),
         (&[0x0f, 0x32], Exit::ReadMsr, "read of MSR 0x0"),
         (&[0x0f, 0x30], Exit::WriteMsr, "write of MSR 0x0"),

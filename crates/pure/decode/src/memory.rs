@@ -229,6 +229,11 @@ impl MemoryInstruction {
         }
     }
 
+    /// Whether it has, or can have, a second operand in memory: strings, PUSH and POP. [`Self::effect`] does not say what these do.
+    pub const fn has_two_addresses(&self) -> bool {
+        matches!(self.operation, Operation::String { .. } | Operation::Push | Operation::Pop)
+    }
+
     /// Whether the operand at [`Self::address`] is read.
     pub const fn reads(&self) -> bool {
         match self.operation {
