@@ -99,16 +99,21 @@ fn ratio_of_work(ran: &Ran, one: &str, other: &str) -> f64 {
     f64::from(one) / f64::from(other)
 }
 
-/// Two compartments that take what they can get receive what their shares say.
+/// Two compartments that take what they can get receive what their shares say: on one processor, since an emulator does not execute two
+/// equally fast. How shares are kept on several is simulated in the scheduler's own tests.
 #[test]
 fn shares_are_kept() {
-    let spin = "ringfence.mode=spin ringfence.seconds=20";
+    let spin = "ringfence.mode=spin ringfence.seconds=1000";
     for (settings, least, most) in [
         (["vcpus = 2\nshare = 100", "vcpus = 2\nshare = 100"], 0.75, 1.33),
         (["vcpus = 2\nshare = 300", "vcpus = 2\nshare = 100"], 2.2, 4.0),
     ] {
         let both = Guests::new(&[("office", settings[0], spin), ("banking", settings[1], spin)]);
-        let ran = guests(&both, &[]);
+        let words = ["run", PROFILE, "--manifest", both.manifest(), "--bench-machine", "qemu-amd-epyc-1"];
+        let running = start(&[&words[..], &["--timeout", LIMIT, "--json"]].concat());
+        running.wait_for("banking", "worked", 150);
+        running.interrupt();
+        let ran = running.wait();
         ran.expect_code(0);
         let ratio = ratio_of_work(&ran, "office", "banking");
         eprintln!("{settings:?}: {ratio}");
@@ -125,6 +130,7 @@ fn a_reset_compartment_boots_again() {
     ]);
     let running = start(&["run", PROFILE, "--manifest", both.manifest(), "--timeout", LIMIT, "--json"]);
     running.wait_for("office", "Hello from office", 3);
+    running.wait_for("banking", "time ", 5);
     running.interrupt();
     let ran = running.wait();
     ran.expect_code(0);

@@ -5,17 +5,19 @@
 
 use crate::system::{Guests, run};
 
+const PROFILE: &str = "lab-amd-nrip";
+
 /// Bochs executes some 90 million instructions a second, and hosts that test are busy.
 const LIMIT: &str = "900";
 
 /// A Linux boots from a CD through GRUB, looks around, and switches its power off.
-fn linux_runs(profile: &str, bench_machine: &str) {
+fn linux_runs(bench_machine: &str) {
     let one = Guests::new(&[("office", "vcpus = 1", "")]);
-    let words = ["run", profile, "--manifest", one.manifest(), "--bench-machine", bench_machine];
+    let words = ["run", PROFILE, "--manifest", one.manifest(), "--bench-machine", bench_machine];
     let ran = run(&[&words[..], &["--timeout", LIMIT, "--json"]].concat());
     ran.expect_code(0);
     ran.find("ringfence", "multiboot 2 by GRUB");
-    ran.find("ringfence", &format!("profile {profile}"));
+    ran.find("ringfence", &format!("profile {PROFILE}"));
     ran.find("office", "isolation holds");
     assert_eq!(ran.count("office", "unstable"), 0, "{}", ran.transcript());
     assert_eq!(ran.compartment("office")["state"], "shut-down");
@@ -23,18 +25,11 @@ fn linux_runs(profile: &str, bench_machine: &str) {
 
 #[test]
 fn linux_on_a_ryzen() {
-    linux_runs("lab-amd-nrip", "bochs-ryzen");
+    linux_runs("bochs-ryzen");
 }
 
 #[test]
 #[ignore = "a minute and a half: nightly"]
 fn linux_on_a_zambezi() {
-    linux_runs("lab-amd-nrip", "bochs-zambezi");
-}
-
-/// A processor of 2008, without nRIP save.
-#[test]
-#[ignore = "a minute and a half: nightly"]
-fn linux_on_a_phenom() {
-    linux_runs("lab-amd-npt-static", "bochs-phenom");
+    linux_runs("bochs-zambezi");
 }
