@@ -118,7 +118,7 @@ fn shares_are_kept() {
         let both = Guests::new(&[("office", settings[0], spin), ("banking", settings[1], spin)]);
         let words = ["run", PROFILE, "--manifest", both.manifest(), "--bench-machine", "qemu-amd-epyc-1"];
         let running = start(&[&words[..], &["--timeout", LIMIT, "--json"]].concat());
-        running.wait_for("banking", "worked", 150);
+        running.wait_for("banking", "worked", 100);
         running.interrupt();
         let ran = running.wait();
         ran.expect_code(0);
