@@ -13,6 +13,8 @@ pub const INVALID: u64 = u64::MAX;
 /// VMEXIT_INTR, and VMEXIT_VINTR: between them the exits that interrupts cause, of the host and of the window.
 pub const FIRST_INTERRUPT: u32 = 0x60;
 pub const LAST_INTERRUPT: u32 = 0x64;
+/// VMEXIT_SHUTDOWN.
+pub const SHUTDOWN: u32 = 0x7f;
 /// VMEXIT_IOIO.
 const PORT: u32 = 0x7b;
 
@@ -54,7 +56,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         0x76 | 0x89 => Exit::CacheInvalidation,
         0x77 => Exit::Pause,
         0x7d => Exit::TaskSwitch,
-        0x7f => Exit::Shutdown,
+        SHUTDOWN => Exit::Shutdown,
         0x81 => Exit::Hypercall,
         0x7a | 0x80 | 0x82..=0x85 => Exit::Unsupported(Unsupported::Virtualization),
         0x86 => Exit::Unsupported(Unsupported::Launch),

@@ -166,8 +166,8 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
 
     /// The guest came back and V_IRQ is still set. That is as it should be where it stands for a window that has not opened, or where the
     /// host was interrupted before the guest took the interrupt. Where the guest has come to an instruction that exits, with interrupts
-    /// on, the processor is one that takes virtual interrupts late (Bochs 2.7: when IF next changes): this one goes in as an event then,
-    /// and so do all further ones.
+    /// on, the processor is one that takes virtual interrupts late (Bochs 2.7: when IF next changes): this one goes in as an event before
+    /// the instruction, and so do all further ones.
     #[cold]
     #[inline(never)]
     fn left_pending(&mut self) {
@@ -176,8 +176,11 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         if !ready || !self.interrupt_pending() {
             return;
         }
-        if !matches!(block.exit_code as u32, exit::FIRST_INTERRUPT..=exit::LAST_INTERRUPT) {
+        let code = block.exit_code as u32;
+        if !matches!(code, exit::FIRST_INTERRUPT..=exit::LAST_INTERRUPT | exit::SHUTDOWN | u32::MAX) {
             self.late = true;
+            // The interrupt comes first: the instruction is executed again when its handler returns.
+            self.block_mut().exit_code = exit::FIRST_INTERRUPT as u64;
         }
         if self.late {
             let block = self.block_mut();
@@ -839,6 +842,7 @@ mod tests {
         vcpu.block_mut().rflags = Rflags::INTERRUPT.bits();
         vcpu.left_pending();
         assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x41, false));
+        assert_eq!(vcpu.exit(), Exit::Interrupted, "the access waits until the handler returns");
         vcpu.block_mut().event_injection = 0;
         vcpu.inject_interrupt(0x42);
         assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x42, false));
