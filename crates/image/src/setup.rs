@@ -11,6 +11,7 @@ use core::fmt::Arguments;
 use cpu::Features;
 use memory::{PrivateArea, PrivateVault, Ram};
 use monitor::compartment::Compartment;
+use monitor::slot::Slot;
 use monitor::{CpuidTable, Facts, Monitor};
 use plan::Plan;
 use spin::{Mutex, Once};
@@ -19,6 +20,7 @@ type State = Compartment<Product, VCPUS>;
 type Vault = PrivateVault<State, COMPARTMENTS>;
 
 static VAULT: Vault = Vault::new();
+static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
 static MONITOR: Once<Monitor<Product, Vault, COMPARTMENTS, VCPUS>> = Once::new();
 /// What the boot module says. Too large for a processor's stack.
 static PLAN: Mutex<Plan> = Mutex::new(Plan { compartments: heapless::Vec::new() });
@@ -54,7 +56,7 @@ pub fn run(mut boot: Boot) -> ! {
         refuse(machine, format_args!("no memory is left for the processors' own pages"));
     }
     let features = *FEATURES.call_once(|| boot.features);
-    let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, cpus));
+    let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, &SLOTS, cpus));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
         refuse(
             machine,

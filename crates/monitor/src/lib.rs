@@ -43,7 +43,7 @@ pub struct Monitor<I: Image, V: 'static, const COMPARTMENTS: usize, const VCPUS:
     vault: &'static V,
     scheduler: I::Scheduler,
     /// Compartments as others see them.
-    pub slots: [Slot<VCPUS>; COMPARTMENTS],
+    pub slots: &'static [Slot<VCPUS>; COMPARTMENTS],
     console: Mutex<Console>,
     keyboard: Mutex<Keyboard>,
     reported: [AtomicBool; COMPARTMENTS],
@@ -66,15 +66,21 @@ where
     I: Image,
     V: Vault<Compartment<I, VCPUS>>,
 {
-    /// A monitor for `cpus` processors, without compartments.
-    pub fn new(host: &'static I::Host, vault: &'static V, cpus: u8) -> Self {
+    /// A monitor for `cpus` processors, without compartments. The vacant slots are lent to it: in an image they lie where memory is zero
+    /// at the start, and take no bytes of its file.
+    pub fn new(
+        host: &'static I::Host,
+        vault: &'static V,
+        slots: &'static [Slot<VCPUS>; COMPARTMENTS],
+        cpus: u8,
+    ) -> Self {
         let scheduler = I::Scheduler::new(cpus);
         scheduler.calibrate(host.kilohertz());
         Self {
             host,
             vault,
             scheduler,
-            slots: [const { Slot::new() }; COMPARTMENTS],
+            slots,
             console: Mutex::new(Console::new()),
             keyboard: Mutex::new(Keyboard::default()),
             reported: [const { AtomicBool::new(false) }; COMPARTMENTS],

@@ -4,7 +4,7 @@ use crate::audit::{Access, Audit, Kind, Subject};
 use crate::mailbox::{Mailbox, Wire};
 use contracts::{Exit, GuestTime};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use heapless::String;
+use heapless::{String, Vec};
 use spin::Mutex;
 
 /// Why Ringfence stopped a compartment.
@@ -119,7 +119,8 @@ impl State {
 pub struct Slot<const VCPUS: usize> {
     name: spin::Once<String<{ plan::NAME_LIMIT }>>,
     state: AtomicU8,
-    ending: Mutex<Option<Ending>>,
+    /// At most one. None is all zeros, unlike an `Option`'s: vacant slots take no bytes of an image's file.
+    ending: Mutex<Vec<Ending, 1>>,
     /// Mailboxes of its vCPUs.
     pub mailboxes: [Mailbox; VCPUS],
     /// vCPUs that it has.
@@ -146,7 +147,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         Self {
             name: spin::Once::new(),
             state: AtomicU8::new(State::Vacant as u8),
-            ending: Mutex::new(None),
+            ending: Mutex::new(Vec::new()),
             mailboxes: [const { Mailbox::new() }; VCPUS],
             vcpus: AtomicU8::new(0),
             parked: AtomicU8::new(0),
@@ -192,10 +193,9 @@ impl<const VCPUS: usize> Slot<VCPUS> {
     /// Begins to end this life of the compartment; the first to say so is believed. Answers whether it was the first.
     pub fn end(&self, ending: Ending) -> bool {
         let mut current = self.ending.lock();
-        if current.is_some() || self.state() != State::Running {
+        if self.state() != State::Running || current.push(ending).is_err() {
             return false;
         }
-        *current = Some(ending);
         self.parked.store(0, Ordering::Relaxed);
         self.set_state(State::Ending);
         true
@@ -203,7 +203,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
 
     /// How it ended, if it did.
     pub fn ending(&self) -> Option<Ending> {
-        *self.ending.lock()
+        self.ending.lock().first().copied()
     }
 
     /// One more vCPU has parked; answers whether it was the last.
@@ -230,7 +230,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         for mailbox in &self.mailboxes {
             mailbox.clear();
         }
-        *self.ending.lock() = None;
+        self.ending.lock().clear();
         self.dead.store(0, Ordering::Relaxed);
         self.started.store(1, Ordering::Relaxed);
         self.external.settle(false);

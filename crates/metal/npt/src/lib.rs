@@ -22,13 +22,12 @@ const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The long-mode format with leaves up to 2 MiB (`LARGEST` 2) or 1 GiB (3). Accessed and dirty are set from the start: nobody
-/// asks for them, and the processor then never has to write them.
-pub struct Nested<const LARGEST: u8>;
+/// The long-mode format. Accessed and dirty are set from the start: nobody asks for them, and the processor then never has to write
+/// them.
+pub struct Nested;
 
-impl<const LARGEST: u8> Format for Nested<LARGEST> {
+impl Format for Nested {
     const LEVELS: u8 = 4;
-    const LARGEST_LEAF: u8 = LARGEST;
 
     fn leaf(address: u64, level: u8, mode: MapMode) -> u64 {
         let mut entry = (address & ADDRESS) | PRESENT | USER | ACCESSED | DIRTY;
@@ -71,6 +70,8 @@ struct Stock {
     physical: u64,
     count: usize,
     used: usize,
+    /// Whether the processor has 1 GiB pages.
+    huge: bool,
 }
 
 impl Stock {
@@ -83,6 +84,10 @@ impl Stock {
 }
 
 impl TableFrames for Stock {
+    fn largest_leaf(&self) -> u8 {
+        if self.huge { 3 } else { 2 }
+    }
+
     fn allocate(&mut self) -> Option<u64> {
         if self.used == self.count {
             return None;
@@ -109,8 +114,6 @@ impl TableFrames for Stock {
 /// The nested page tables of one compartment.
 pub struct NestedTables {
     owner: u8,
-    /// Whether the processor has 1 GiB pages.
-    huge: bool,
     stock: Stock,
 }
 
@@ -130,12 +133,12 @@ impl Stage for NestedTables {
     fn new(owner: u8, pages: Page, count: usize, features: &Features) -> Self {
         Self {
             owner,
-            huge: features.page_1g,
             stock: Stock {
                 first: pages.pointer().cast(),
                 physical: pages.physical().get(),
                 count: count.max(1),
                 used: 1,
+                huge: features.page_1g,
             },
         }
     }
@@ -154,27 +157,23 @@ impl SecondStage for NestedTables {
         }
         let (root, range) = (self.stock.physical, frames.range());
         let (to, length) = (range.start(), range.length());
-        if self.huge {
-            tables::map::<Nested<3>>(&mut self.stock, root, at, to, length, mode)
-        } else {
-            tables::map::<Nested<2>>(&mut self.stock, root, at, to, length, mode)
-        }
+        tables::map::<Nested>(&mut self.stock, root, at, to, length, mode)
     }
 
     fn unmap(&mut self, at: GuestPhysical, length: u64) -> Result<FlushToken, MapError> {
         let root = self.stock.physical;
-        tables::change::<Nested<3>>(&mut self.stock, root, at, length, None)?;
+        tables::change::<Nested>(&mut self.stock, root, at, length, None)?;
         Ok(FlushToken::new())
     }
 
     fn protect(&mut self, at: GuestPhysical, length: u64, mode: MapMode) -> Result<FlushToken, MapError> {
         let root = self.stock.physical;
-        tables::change::<Nested<3>>(&mut self.stock, root, at, length, Some(mode))?;
+        tables::change::<Nested>(&mut self.stock, root, at, length, Some(mode))?;
         Ok(FlushToken::new())
     }
 
     fn translate(&self, at: GuestPhysical) -> Option<(HostPhysical, MapMode)> {
-        tables::translate::<Nested<3>>(&self.stock, self.stock.physical, at)
+        tables::translate::<Nested>(&self.stock, self.stock.physical, at)
     }
 }
 
@@ -185,11 +184,11 @@ mod tests {
     #[test]
     fn entries_have_the_bits_of_the_manual() {
         // APM Vol. 2 §5.3.3, figures 5-21 to 5-24.
-        assert_eq!(Nested::<3>::leaf(0x1234_5000, 1, MapMode::RAM), 0x1234_5067);
-        assert_eq!(Nested::<3>::leaf(0x4000_0000, 3, MapMode::ROM), 0x4000_00e5);
+        assert_eq!(Nested::leaf(0x1234_5000, 1, MapMode::RAM), 0x1234_5067);
+        assert_eq!(Nested::leaf(0x4000_0000, 3, MapMode::ROM), 0x4000_00e5);
         let data = MapMode { write: true, execute: false };
-        assert_eq!(Nested::<3>::leaf(0x20_0000, 2, data), 1 << 63 | 0x20_00e7);
-        assert_eq!(Nested::<3>::table(0x7000), 0x7027);
-        assert_eq!(Nested::<3>::mode(1 << 63 | 0x20_00e7), data);
+        assert_eq!(Nested::leaf(0x20_0000, 2, data), 1 << 63 | 0x20_00e7);
+        assert_eq!(Nested::table(0x7000), 0x7027);
+        assert_eq!(Nested::mode(1 << 63 | 0x20_00e7), data);
     }
 }

@@ -124,7 +124,8 @@ pub fn run_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
         Compartment::new(facts, plan.clone(), cpuid, std::iter::once(vcpu).chain(others))
     });
     let vault: &'static Vault<I> = Box::leak(Box::new(FakeVault::new(states)));
-    let monitor: &'static World<I> = Box::leak(Box::new(Monitor::new(host, vault, 1)));
+    let slots = Box::leak(Box::default());
+    let monitor: &'static World<I> = Box::leak(Box::new(Monitor::new(host, vault, slots, 1)));
     for (index, (plan, code, _)) in guests.iter().enumerate() {
         let entry = GuestPhysical::new(plan.start.entry);
         assert_eq!(vault.enter(index, |_, memory| memory.write(entry, code)), Some(Ok(())));

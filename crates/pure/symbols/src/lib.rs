@@ -81,8 +81,8 @@ impl<'table> Symbols<'table> {
             return None;
         }
         let pairs = usize::from(u16::from_le_bytes([*pairs_low, *pairs_high]));
-        let (pairs, symbols) = rest.split_at_checked(pairs * 2)?;
-        Some(Self { pairs, entries: symbols, count: u16::from_le_bytes([*count_low, *count_high]) })
+        let (pairs, entries) = rest.split_at_checked(pairs * 2)?;
+        Some(Self { pairs, entries, count: u16::from_le_bytes([*count_low, *count_high]) })
     }
 
     /// The name of the symbol at or before `address`, and how many bytes behind its start `address` lies.

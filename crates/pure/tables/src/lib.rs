@@ -45,8 +45,6 @@ pub const ENTRIES: usize = 512;
 pub trait Format {
     /// The root's level.
     const LEVELS: u8;
-    /// The highest level that may hold leaves: 1, 2 or 3.
-    const LARGEST_LEAF: u8;
     /// An entry that maps a page at `address`.
     fn leaf(address: u64, level: u8, mode: MapMode) -> u64;
     /// An entry that leads to a table at `address`.
@@ -63,6 +61,8 @@ pub trait Format {
 
 /// The frames that hold tables, named by their physical address.
 pub trait TableFrames {
+    /// The highest level that may hold leaves on this machine: 1, 2 or 3.
+    fn largest_leaf(&self) -> u8;
     /// A zeroed frame for a table, if one is left.
     fn allocate(&mut self) -> Option<u64>;
     /// Reads entry `index` (below 512) of `table`.
@@ -145,7 +145,7 @@ pub fn map<F: Format>(
     }
     let mut done = 0;
     while done < length {
-        let mut level = F::LARGEST_LEAF;
+        let mut level = frames.largest_leaf();
         while level > 1
             && (!(at + done).is_multiple_of(span(level))
                 || !(to + done).is_multiple_of(span(level))
@@ -248,7 +248,6 @@ mod tests {
     struct Plain;
     impl Format for Plain {
         const LEVELS: u8 = 4;
-        const LARGEST_LEAF: u8 = 3;
         fn leaf(address: u64, level: u8, mode: MapMode) -> u64 {
             address | 1 | (mode.write as u64) << 1 | ((level > 1) as u64) << 7 | (!mode.execute as u64) << 63
         }
@@ -279,6 +278,9 @@ mod tests {
         }
     }
     impl TableFrames for Arrays {
+        fn largest_leaf(&self) -> u8 {
+            3
+        }
         fn allocate(&mut self) -> Option<u64> {
             (self.tables.len() < self.limit).then(|| {
                 self.tables.push([0; ENTRIES]);

@@ -122,8 +122,33 @@ fn image(tree: &Tree, profile: &Profile, output: &Path) -> Result<TempDir, Failu
     symbol_table::install(&debug)?;
     let elf = stage.path().join(ELF);
     tool(Command::new("strip").arg("--strip-all").arg("-o").args([&elf, &debug]), "binutils")?;
+    let mut bytes = fs::read(&elf)?;
+    loaded_only(&mut bytes).ok_or_else(|| {
+        Failure::environment(
+            "strip has left no ELF file of 64 bits",
+            "build again, with another version of binutils",
+        )
+    })?;
+    fs::write(&elf, bytes)?;
     fs::write(stage.path().join(PROFILE), profile.to_toml())?;
     Ok(stage)
+}
+
+/// Cuts off what no loader reads: all that lies behind the last segment's bytes, which is the table of sections with the hole before it.
+/// The debug file has them still. `None`: this is no ELF file of 64 bits, or it ends before its segments do.
+fn loaded_only(bytes: &mut Vec<u8>) -> Option<()> {
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let header = object::elf::FileHeader64::<object::LittleEndian>::parse(bytes.as_slice()).ok()?;
+    let order = header.endian().ok()?;
+    let segments = header.program_headers(order, bytes.as_slice()).ok()?;
+    let end = segments.iter().map(|segment| segment.p_offset(order) + segment.p_filesz(order)).max()?;
+    let end = usize::try_from(end).ok().filter(|end| *end <= bytes.len())?;
+    bytes.truncate(end);
+    // Where the table of sections was (`e_shoff`), how many it had and which held their names (`e_shnum`, `e_shstrndx`).
+    for place in [40..48, 60..64] {
+        bytes.get_mut(place)?.fill(0);
+    }
+    Some(())
 }
 
 /// Maps are kept by the digest of what they map, because a build that finds everything up to date links nothing.
@@ -246,6 +271,28 @@ mod tests {
             fs::write(stage.path().join(name), text).unwrap();
         }
         stage
+    }
+
+    #[test]
+    fn sections_are_cut_off_and_segments_stay() {
+        use object::{Object, ObjectSegment};
+        // This test's own program stands for an image.
+        let whole = fs::read(std::env::current_exe().unwrap()).unwrap();
+        // The first segment begins with the header that is changed.
+        let segments = |bytes: &[u8]| {
+            let file = object::File::parse(bytes).unwrap();
+            file.segments()
+                .skip(1)
+                .map(|segment| hex(&Sha256::digest(segment.data().unwrap())))
+                .collect::<Vec<_>>()
+        };
+        let mut cut = whole.clone();
+        loaded_only(&mut cut).unwrap();
+        assert!(cut.len() < whole.len());
+        assert_eq!(segments(&cut), segments(&whole));
+        assert_eq!(object::File::parse(cut.as_slice()).unwrap().sections().count(), 0);
+        assert_eq!(loaded_only(&mut whole[..1000].to_vec()), None);
+        assert_eq!(loaded_only(&mut b"no ELF file".to_vec()), None);
     }
 
     #[test]

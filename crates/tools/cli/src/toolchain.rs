@@ -98,6 +98,14 @@ fn flags(tree: &Tree, target_folder: &Path) -> Vec<String> {
         "linker=ld".to_owned(),
         "linker-flavor=ld".to_owned(),
         "relocation-model=static".to_owned(),
+        // All of it lies below 2 GiB: an address is loaded in five bytes, not seven.
+        "code-model=small".to_owned(),
+        // A table of jumps takes eight bytes an entry, and comparisons for few entries less than that.
+        "llvm-args=-min-jump-table-entries=16".to_owned(),
+        // Callers know which registers a callee leaves alone, and what only known callers call need not keep any for them. Functions that
+        // assembly calls or whose address is taken keep the usual convention.
+        "llvm-args=-enable-ipra".to_owned(),
+        "llvm-args=-tail-merge-size=2".to_owned(),
         format!("link-arg=-T{}", script.display()),
         "link-arg=--gc-sections".to_owned(),
         // The multiboot headers have to stay in the first 8 KiB of the file.
