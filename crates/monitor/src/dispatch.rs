@@ -4,8 +4,8 @@ use crate::audit::{Access, Kind, Subject};
 use crate::compartment::{Activity, VirtualProcessor};
 use crate::control;
 use crate::fetch::{self, Trouble};
-use crate::serve::{Flow, Serving};
-use crate::slot::{Ending, Reason};
+use crate::serve::{Over, Serving};
+use crate::slot::Reason;
 use contracts::{
     ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host, Image,
     LocalApic, MemoryExit, PortExit, PortMap, StringOperand, StringPortExit, Vcpu,
@@ -21,154 +21,175 @@ const fn concerns_timer(offset: u16) -> bool {
 /// The end-of-interrupt register of the local APIC's page.
 const END_OF_INTERRUPT: u16 = 0xb0;
 
-/// Ends the compartment because of what its guest did.
-const fn stop(reason: Reason) -> Flow {
-    Flow::End(Ending::Stopped(reason))
-}
-
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Counts an exit and decides what follows from it. Each arm counts for itself, so that where the back end's reading of the exit is
     /// compiled into this, its `match` and this one become one.
     #[inline(always)]
-    pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: Exit) -> Flow {
+    pub fn dispatch(&self, vcpu: &mut VirtualProcessor<I>, exit: Exit) {
         match exit {
             Exit::WriteMsr => {
                 vcpu.count(&exit);
-                self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr)
+                self.finish_if(vcpu, Intercepted::WriteMsr, Self::write_msr);
             }
             Exit::ReadMsr => {
                 vcpu.count(&exit);
-                self.finish_if(vcpu, Intercepted::ReadMsr, Self::read_msr)
+                self.finish_if(vcpu, Intercepted::ReadMsr, Self::read_msr);
             }
             Exit::Halt => {
                 vcpu.count(&exit);
-                self.halt(vcpu)
+                self.halt(vcpu);
             }
             Exit::Cpuid => {
                 vcpu.count(&exit);
-                self.cpuid(vcpu)
+                self.cpuid(vcpu);
             }
             Exit::InterruptWindow => {
                 vcpu.count(&exit);
                 vcpu.virt.set_window(false);
                 vcpu.set_look();
-                Flow::Go
             }
             Exit::NonMaskableWindow => {
                 vcpu.count(&exit);
                 vcpu.set_look();
-                Flow::Go
             }
             Exit::Memory(access) => {
                 vcpu.count(&exit);
-                self.memory_access(vcpu, &access)
+                self.memory_access(vcpu, &access);
             }
             Exit::Control(access) => {
                 vcpu.count(&exit);
-                self.control(vcpu, &access)
+                // Where it is over early, all is seen to.
+                let _ = self.control(vcpu, &access);
             }
             other => {
                 vcpu.count(&other);
-                self.rare(vcpu, &other)
+                self.rare(vcpu, &other);
             }
         }
     }
 
     #[cold]
-    fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) -> Flow {
-        match exit {
-            Exit::Port(access) => self.port(vcpu, access),
-            Exit::StringPort(access) => self.string_port(vcpu, access),
+    fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) {
+        let fault = match exit {
+            Exit::Port(access) => return self.port(vcpu, access),
+            Exit::StringPort(access) => {
+                // Where it is over early, all is seen to.
+                let _ = self.string_port(vcpu, access);
+                return;
+            }
             Exit::SetExtendedControl => {
-                self.finish_if(vcpu, Intercepted::SetExtendedControl, Self::set_extended_control)
+                return self.finish_if(vcpu, Intercepted::SetExtendedControl, Self::set_extended_control);
             }
             Exit::Hypercall => {
                 // No hypercall exists yet. Without one, VMMCALL is what it is on a processor without SVM.
                 self.note(Kind::Unknown, Subject::Hypercall(vcpu.virt.general(General::Rax)));
-                Self::raise(vcpu, Fault::InvalidOpcode)
+                Fault::InvalidOpcode
             }
-            Exit::Pause => self.finish_if(vcpu, Intercepted::Pause, |_, _| Ok(())),
+            Exit::Pause => return self.finish_if(vcpu, Intercepted::Pause, |_, _| true),
             // Caches are coherent and belong to the host: a guest that writes them back or drops them changes nothing. The privilege
             // was checked by the processor.
-            Exit::CacheInvalidation => self.cache(vcpu),
-            Exit::ReadPerformanceCounter => Self::raise(vcpu, Fault::GP),
+            Exit::CacheInvalidation => return self.cache(vcpu),
+            Exit::ReadPerformanceCounter => Fault::GP,
             Exit::Unsupported(what) => {
                 self.note(Kind::Denied, Subject::Instruction(*what));
-                Self::raise(vcpu, Fault::InvalidOpcode)
+                Fault::InvalidOpcode
             }
-            Exit::Exception(Exception::MachineCheck, _) | Exit::Interrupted | Exit::HostInit => Flow::Go,
+            Exit::Exception(Exception::MachineCheck, _) | Exit::Interrupted | Exit::HostInit => return,
             Exit::Exception(exception, code) => {
                 let code = exception.has_error_code().then_some(*code);
-                if vcpu.virt.inject_exception(*exception, code) {
-                    Flow::Go
-                } else {
-                    stop(Reason::TripleFault)
+                if !vcpu.virt.inject_exception(*exception, code) {
+                    self.stop(vcpu, Reason::TripleFault);
                 }
+                return;
             }
             Exit::TaskSwitch => {
                 // No current system switches tasks in hardware. #GP is what a broken task gate earns.
                 self.note(Kind::Malformed, Subject::TaskSwitch);
-                Self::raise(vcpu, Fault::GP)
+                Fault::GP
             }
-            Exit::Shutdown => stop(Reason::TripleFault),
-            Exit::Failed(failure) => stop(Reason::EntryFailed(failure.code)),
-            Exit::Unknown(code) => stop(Reason::UnknownExit(*code)),
-            _ => Flow::Go,
+            other => {
+                let reason = match other {
+                    Exit::Shutdown => Reason::TripleFault,
+                    Exit::Failed(failure) => Reason::EntryFailed(failure.code),
+                    Exit::Unknown(code) => Reason::UnknownExit(*code),
+                    _ => return,
+                };
+                self.stop(vcpu, reason);
+                return;
+            }
+        };
+        self.raise(vcpu, fault);
+    }
+
+    /// Raises a fault in the guest.
+    #[inline(never)]
+    pub fn raise(&self, vcpu: &mut VirtualProcessor<I>, fault: Fault) -> Over {
+        if !vcpu.virt.inject_fault(fault) {
+            self.stop(vcpu, Reason::TripleFault);
         }
+        Over
     }
 
-    fn raise(vcpu: &mut VirtualProcessor<I>, fault: Fault) -> Flow {
-        if vcpu.virt.inject_fault(fault) { Flow::Go } else { stop(Reason::TripleFault) }
-    }
-
-    fn trouble(vcpu: &mut VirtualProcessor<I>, trouble: Trouble) -> Flow {
+    #[inline(never)]
+    fn trouble(&self, vcpu: &mut VirtualProcessor<I>, trouble: Trouble) -> Over {
         match trouble {
-            Trouble::Again => Flow::Go,
-            Trouble::Fault(fault) => Self::raise(vcpu, fault),
-            Trouble::OutsideMemory(at) => stop(Reason::OutsideMemory(at)),
-            Trouble::Unsupported(at) => stop(Reason::Instruction(at)),
+            Trouble::Again => Over,
+            Trouble::Fault(fault) => self.raise(vcpu, fault),
+            Trouble::OutsideMemory(at) => self.stop(vcpu, Reason::OutsideMemory(at)),
+            Trouble::Unsupported(at) => self.stop(vcpu, Reason::Instruction(at)),
         }
     }
 
-    /// Finds where the instruction ends, does `action`, and steps over it; a fault that the action earns is raised instead.
+    /// Finds where the instruction ends, does `action`, and steps over it; where the action answers false, #GP is raised instead.
     #[inline(always)]
     fn finish_if(
         &self,
         vcpu: &mut VirtualProcessor<I>,
         expected: Intercepted,
-        action: impl FnOnce(&Self, &mut VirtualProcessor<I>) -> Result<(), Fault>,
-    ) -> Flow {
-        let next =
-            match fetch::next(&vcpu.virt, self.memory, expected, self.compartment.cpuid.physical_bits()) {
+        action: impl FnOnce(&Self, &mut VirtualProcessor<I>) -> bool,
+    ) {
+        let physical_bits = self.compartment.cpuid.physical_bits();
+        let next = match fetch::next_if_plain(&vcpu.virt, self.memory, expected, physical_bits) {
+            Some(next) => next,
+            None => match self.next_in_full(vcpu, expected) {
                 Ok(next) => next,
-                Err(trouble) => return Self::trouble(vcpu, trouble),
-            };
-        match action(self, vcpu) {
-            Ok(()) => {
-                vcpu.virt.complete(next);
-                Flow::Go
-            }
-            Err(fault) => Self::raise(vcpu, fault),
+                Err(Over) => return,
+            },
+        };
+        if action(self, vcpu) {
+            vcpu.virt.complete(next);
+        } else {
+            self.raise(vcpu, Fault::GP);
         }
     }
 
-    fn cache(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+    /// Where the instruction ends, whatever stands there.
+    #[cold]
+    #[inline(never)]
+    fn next_in_full(&self, vcpu: &mut VirtualProcessor<I>, expected: Intercepted) -> Result<u64, Over> {
         let physical_bits = self.compartment.cpuid.physical_bits();
-        let next = match fetch::next(&vcpu.virt, self.memory, Intercepted::Wbinvd, physical_bits) {
-            Err(Trouble::Again) => fetch::next(&vcpu.virt, self.memory, Intercepted::Invd, physical_bits),
+        fetch::next_in_full(&vcpu.virt, self.memory, expected, physical_bits)
+            .map_err(|trouble| self.trouble(vcpu, trouble))
+    }
+
+    #[inline(never)]
+    fn cache(&self, vcpu: &mut VirtualProcessor<I>) {
+        let physical_bits = self.compartment.cpuid.physical_bits();
+        let find = |expected| fetch::next(&vcpu.virt, self.memory, expected, physical_bits);
+        let next = match find(Intercepted::Wbinvd) {
+            Err(Trouble::Again) => find(Intercepted::Invd),
             found => found,
         };
         match next {
-            Ok(next) => {
-                vcpu.virt.complete(next);
-                Flow::Go
+            Ok(next) => vcpu.virt.complete(next),
+            Err(trouble) => {
+                self.trouble(vcpu, trouble);
             }
-            Err(trouble) => Self::trouble(vcpu, trouble),
         }
     }
 
     #[inline(always)]
-    fn cpuid(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+    fn cpuid(&self, vcpu: &mut VirtualProcessor<I>) {
         self.finish_if(vcpu, Intercepted::Cpuid, |this, vcpu| {
             let virt = &mut vcpu.virt;
             let (leaf, subleaf) = (virt.general(General::Rax) as u32, virt.general(General::Rcx) as u32);
@@ -178,36 +199,37 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             virt.set_general(General::Rbx, b.into());
             virt.set_general(General::Rcx, c.into());
             virt.set_general(General::Rdx, d.into());
-            Ok(())
-        })
+            true
+        });
     }
 
-    fn halt(&self, vcpu: &mut VirtualProcessor<I>) -> Flow {
+    fn halt(&self, vcpu: &mut VirtualProcessor<I>) {
         self.finish_if(vcpu, Intercepted::Halt, |_, vcpu| {
             vcpu.set_activity(Activity::Halted);
             vcpu.set_look();
-            Ok(())
-        })
+            true
+        });
     }
 
-    fn set_extended_control(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+    fn set_extended_control(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
         let virt = &mut vcpu.virt;
         let value = virt.general(General::Rdx) << 32 | virt.general(General::Rax) & 0xffff_ffff;
         let number = virt.general(General::Rcx) as u32;
         let Some(value) = control::xcr0(number, value, self.compartment.cpuid.xcr0(), virt.privilege())
         else {
             self.note(Kind::Malformed, Subject::Control(0xc0));
-            return Err(Fault::GP);
+            return false;
         };
         virt.set_xcr0(value);
-        Ok(())
+        true
     }
 
     /// IN and OUT.
     #[inline(always)]
-    pub fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) -> Flow {
+    pub fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) {
         let Some(next) = vcpu.virt.after_port() else {
-            return stop(Reason::UnknownExit(0x7b));
+            self.stop(vcpu, Reason::UnknownExit(0x7b));
+            return;
         };
         let (port, width) = (access.port, access.width);
         match access.direction {
@@ -228,7 +250,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
         }
         vcpu.virt.complete(next);
-        Flow::Go
     }
 
     /// The number of the PIC among those that claim ports; the others have lower ones.
@@ -287,40 +308,31 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
-    fn string_port(&self, vcpu: &mut VirtualProcessor<I>, access: &StringPortExit) -> Flow {
-        let (StringOperand { segment, size }, repeat, next) = match self.string_operand(vcpu, access) {
-            Ok(operand) => operand,
-            Err(trouble) => return Self::trouble(vcpu, trouble),
-        };
+    fn string_port(&self, vcpu: &mut VirtualProcessor<I>, access: &StringPortExit) -> Result<(), Over> {
+        let (StringOperand { segment, size }, repeat, next) =
+            self.string_operand(vcpu, access).map_err(|trouble| self.trouble(vcpu, trouble))?;
         let mask = size.mask();
         let count = vcpu.virt.general(General::Rcx) & mask;
         if repeat && count == 0 {
             vcpu.virt.complete(next);
-            return Flow::Go;
+            return Ok(());
         }
         let incoming = access.direction == Direction::In;
         let index = if incoming { General::Rdi } else { General::Rsi };
         let offset = vcpu.virt.general(index);
-        let linear = match self.linear(vcpu, segment, offset & mask) {
-            Ok(linear) => linear,
-            Err(fault) => return Self::raise(vcpu, fault),
-        };
+        let linear = self.linear(vcpu, segment, offset & mask)?;
         let bytes = usize::from(access.width.bytes());
         let wanted = if incoming { walk::Access::Write } else { walk::Access::Read };
         let mut buffer = [0u8; 8];
-        let Some(buffer) = buffer.get_mut(..bytes) else { return Flow::Go };
+        let Some(buffer) = buffer.get_mut(..bytes) else { return Ok(()) };
         // Reading first finds out whether the memory is there before the device is touched.
-        if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, false) {
-            return flow;
-        }
+        self.copy_linear(vcpu, linear, wanted, buffer, false)?;
         if incoming {
             let value = self.string_port_in(vcpu, access.port, access.width);
             for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
-            if let Err(flow) = self.copy_linear(vcpu, linear, wanted, buffer, true) {
-                return flow;
-            }
+            self.copy_linear(vcpu, linear, wanted, buffer, true)?;
         } else {
             let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
             self.string_port_out(vcpu, access.port, access.width, value);
@@ -339,7 +351,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if !repeat || count == 1 {
             vcpu.virt.complete(next);
         }
-        Flow::Go
+        Ok(())
     }
 
     /// The operand of INS or OUTS, whether it repeats, and where it ends.
@@ -363,23 +375,42 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         Ok((operand, instruction.repeat, fetch::after(&vcpu.virt, code, instruction.length)))
     }
 
-    /// The linear address of an operand: base and limit checks as the mode has them (APM Vol. 2 §4.12).
-    pub fn linear(&self, vcpu: &VirtualProcessor<I>, name: SegmentName, offset: u64) -> Result<u64, Fault> {
+    /// The linear address of an operand: base and limit checks as the mode has them (APM Vol. 2 §4.12). What they find is raised.
+    #[inline(never)]
+    pub fn linear(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        name: SegmentName,
+        offset: u64,
+    ) -> Result<u64, Over> {
         let segment: Segment = vcpu.virt.segment(name);
-        if vcpu.virt.code_size() == x86::CodeSize::Bits64 {
+        let (linear, legal) = if vcpu.virt.code_size() == x86::CodeSize::Bits64 {
             let base = if matches!(name, SegmentName::Fs | SegmentName::Gs) { segment.base } else { 0 };
             let linear = base.wrapping_add(offset);
-            let canonical = (linear as i64) << 16 >> 16 == linear as i64;
-            if canonical {
-                return Ok(linear);
-            }
-            return Err(if name == SegmentName::Ss { Fault::Stack(0) } else { Fault::GP });
+            (linear, (linear as i64) << 16 >> 16 == linear as i64)
+        } else {
+            // Expand-down segments are not used by current systems; their limit is then checked too strictly.
+            (segment.base.wrapping_add(offset) & 0xffff_ffff, offset <= u64::from(segment.limit))
+        };
+        if legal {
+            return Ok(linear);
         }
-        // Expand-down segments are not used by current systems; their limit is then checked too strictly.
-        if offset > u64::from(segment.limit) {
-            return Err(if name == SegmentName::Ss { Fault::Stack(0) } else { Fault::GP });
-        }
-        Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+        Err(self.raise(vcpu, if name == SegmentName::Ss { Fault::Stack(0) } else { Fault::GP }))
+    }
+
+    /// Translates a linear address as the guest would, and marks the pages. What stands in the way is raised, or ends the compartment.
+    #[inline(never)]
+    pub fn locate(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        linear: u64,
+        access: walk::Access,
+    ) -> Result<walk::Translation, Over> {
+        let paging = fetch::paging(&vcpu.virt, self.compartment.cpuid.physical_bits());
+        fetch::translate_and_mark(&paging, linear, access, self.memory).map_err(|failure| match failure {
+            walk::WalkFailure::Fault(fault) => self.raise(vcpu, fault),
+            walk::WalkFailure::NotMemory(at) => self.stop(vcpu, Reason::OutsideMemory(at.get())),
+        })
     }
 
     /// Copies between a buffer and the guest's memory at a linear address, through its page tables; `write` says which way.
@@ -390,16 +421,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         access: walk::Access,
         buffer: &mut [u8],
         write: bool,
-    ) -> Result<(), Flow> {
-        let paging = fetch::paging(&vcpu.virt, self.compartment.cpuid.physical_bits());
+    ) -> Result<(), Over> {
         let mut done = 0;
         while done < buffer.len() {
             let at = linear.wrapping_add(done as u64);
-            let translation = match fetch::translate_and_mark(&paging, at, access, self.memory) {
-                Ok(translation) => translation,
-                Err(walk::WalkFailure::Fault(fault)) => return Err(Self::raise(vcpu, fault)),
-                Err(walk::WalkFailure::NotMemory(at)) => return Err(stop(Reason::OutsideMemory(at.get()))),
-            };
+            let translation = self.locate(vcpu, at, access)?;
             let piece = (buffer.len() - done).min(translation.page_length as usize);
             let Some(part) = buffer.get_mut(done..done + piece) else { break };
             let copied = if write {
@@ -418,12 +444,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// MOV to and from control registers, CLTS, LMSW and SMSW.
-    fn control(&self, vcpu: &mut VirtualProcessor<I>, access: &ControlAccess) -> Flow {
+    fn control(&self, vcpu: &mut VirtualProcessor<I>, access: &ControlAccess) -> Result<(), Over> {
         let code = vcpu.virt.code_size();
-        let (kind, next) = match self.control_instruction(vcpu, access, code) {
-            Ok(decoded) => decoded,
-            Err(trouble) => return Self::trouble(vcpu, trouble),
-        };
+        let (kind, next) =
+            self.control_instruction(vcpu, access, code).map_err(|trouble| self.trouble(vcpu, trouble))?;
         let long = code == x86::CodeSize::Bits64;
         let result = match kind {
             ControlKind::MoveTo { control, general } => {
@@ -446,26 +470,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 self.write_control(vcpu, ControlRegister::Cr0, value.bits())
             }
             ControlKind::LoadStatusWord(operand) => {
-                match self.status_word(vcpu, operand, next) {
-                    Ok(word) => {
-                        // LMSW writes PE, MP, EM and TS, and cannot clear PE (APM Vol. 3 "LMSW").
-                        let old = vcpu.virt.cr0().bits();
-                        let new = old & !0xe | u64::from(word) & 0xf;
-                        self.write_control(vcpu, ControlRegister::Cr0, new)
-                    }
-                    Err(flow) => return flow,
-                }
+                let word = self.status_word(vcpu, operand, next)?;
+                // LMSW writes PE, MP, EM and TS, and cannot clear PE (APM Vol. 3 "LMSW").
+                let old = vcpu.virt.cr0().bits();
+                let new = old & !0xe | u64::from(word) & 0xf;
+                self.write_control(vcpu, ControlRegister::Cr0, new)
             }
             // Reads of CR0 are not intercepted.
-            ControlKind::StoreStatusWord(_) => return Flow::Go,
+            ControlKind::StoreStatusWord(_) => return Ok(()),
         };
-        match result {
-            Ok(()) => {
-                vcpu.virt.complete(next);
-                Flow::Go
-            }
-            Err(fault) => Self::raise(vcpu, fault),
-        }
+        result.map_err(|fault| self.raise(vcpu, fault))?;
+        vcpu.virt.complete(next);
+        Ok(())
     }
 
     /// What the guest does with a control register, and where the instruction ends.
@@ -500,16 +516,13 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         vcpu: &mut VirtualProcessor<I>,
         operand: StatusWordOperand,
         next: u64,
-    ) -> Result<u16, Flow> {
+    ) -> Result<u16, Over> {
         let address = match operand {
             StatusWordOperand::Register(general, _) => return Ok(vcpu.virt.general(general) as u16),
             StatusWordOperand::Memory(address) => address,
         };
         let offset = address.offset(|register| vcpu.virt.general(register), next);
-        let linear = match self.linear(vcpu, address.segment, offset) {
-            Ok(linear) => linear,
-            Err(fault) => return Err(Self::raise(vcpu, fault)),
-        };
+        let linear = self.linear(vcpu, address.segment, offset)?;
         let mut bytes = [0; 2];
         self.copy_linear(vcpu, linear, walk::Access::Read, &mut bytes, false)?;
         Ok(u16::from_le_bytes(bytes))
@@ -556,15 +569,17 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// An access that the second stage does not map: a device's registers, or nothing.
-    fn memory_access(&self, vcpu: &mut VirtualProcessor<I>, access: &MemoryExit) -> Flow {
+    fn memory_access(&self, vcpu: &mut VirtualProcessor<I>, access: &MemoryExit) {
         let at = access.address.get();
         if access.during_walk {
-            return stop(Reason::OutsideMemory(at));
+            self.stop(vcpu, Reason::OutsideMemory(at));
+            return;
         }
         if access.access == contracts::Access::Execute {
             // No device answers a fetch: it reads all ones, and no instruction begins with FF FF.
             self.unclaimed(vcpu, Access::memory_fetch(at));
-            return Self::raise(vcpu, Fault::InvalidOpcode);
+            self.raise(vcpu, Fault::InvalidOpcode);
+            return;
         }
         let code = vcpu.virt.code_size();
         let physical_bits = self.compartment.cpuid.physical_bits();
@@ -574,7 +589,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             Some(instruction) => instruction,
             None => match fetch::memory_instruction(&vcpu.virt, self.memory, code, physical_bits) {
                 Ok(instruction) => instruction,
-                Err(trouble) => return Self::trouble(vcpu, trouble),
+                Err(trouble) => {
+                    self.trouble(vcpu, trouble);
+                    return;
+                }
             },
         };
         let width = instruction.width;
@@ -597,7 +615,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         vcpu.virt.set_flags(effect.flags);
         let next = fetch::after(&vcpu.virt, code, instruction.length);
         vcpu.virt.complete(next);
-        Flow::Go
     }
 
     /// PUSH, POP and string instructions on a device's registers.
@@ -608,8 +625,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         access: &MemoryExit,
         instruction: &decode::MemoryInstruction,
         code: x86::CodeSize,
-    ) -> Flow {
-        crate::string::carry_out(self, vcpu, access, instruction, code)
+    ) {
+        // Where it is over early, all is seen to.
+        let _ = crate::string::carry_out(self, vcpu, access, instruction, code);
     }
 
     /// Reads `width` bytes of registers at `at`.

@@ -182,25 +182,35 @@ pub fn memory_instruction<V: Vcpu, M: GuestMemory>(
     decode::memory(bytes.as_slice(), code).map_err(refused)
 }
 
-/// Where the instruction after the intercepted one begins.
+/// Where the instruction after the intercepted one begins, where that is easily had.
 ///
 /// Nearly always it stands there without a prefix, in 64-bit code, away from a page's end: one read and one comparison tell.
 #[inline(always)]
+pub fn next_if_plain<V: Vcpu, M: GuestMemory>(
+    vcpu: &V,
+    memory: &M,
+    expected: Intercepted,
+    physical_bits: u8,
+) -> Option<u64> {
+    if let Some(next) = vcpu.next_instruction() {
+        return Some(next);
+    }
+    let quad = glance(vcpu, memory, physical_bits)?;
+    let length = decode::plain_length(quad as u32, expected)?;
+    Some(vcpu.instruction_pointer().wrapping_add(u64::from(length)))
+}
+
+/// Where the instruction after the intercepted one begins.
 pub fn next<V: Vcpu, M: GuestMemory>(
     vcpu: &V,
     memory: &M,
     expected: Intercepted,
     physical_bits: u8,
 ) -> Result<u64, Trouble> {
-    if let Some(next) = vcpu.next_instruction() {
-        return Ok(next);
+    match vcpu.next_instruction() {
+        Some(next) => Ok(next),
+        None => next_in_full(vcpu, memory, expected, physical_bits),
     }
-    if let Some(quad) = glance(vcpu, memory, physical_bits)
-        && let Some(length) = decode::plain_length(quad as u32, expected)
-    {
-        return Ok(vcpu.instruction_pointer().wrapping_add(u64::from(length)));
-    }
-    next_in_full(vcpu, memory, expected, physical_bits)
 }
 
 /// The first eight bytes of the instruction, the first in the low bits, where they are easily had: 64-bit code, ordinary page tables,
@@ -234,10 +244,10 @@ pub fn glance_at_access<V: Vcpu, M: GuestMemory>(vcpu: &V, memory: &M, physical_
     glance(vcpu, memory, physical_bits)
 }
 
-/// As [`next`], whatever stands there.
+/// As [`next_if_plain`], whatever stands there.
 #[cold]
 #[inline(never)]
-fn next_in_full<V: Vcpu, M: GuestMemory>(
+pub fn next_in_full<V: Vcpu, M: GuestMemory>(
     vcpu: &V,
     memory: &M,
     expected: Intercepted,

@@ -7,7 +7,7 @@ use crate::serve::Serving;
 use address::GuestPhysical;
 use contracts::absent::{ClockPageChoice, ClockRegister};
 use contracts::{ApicEffects, GuestMemory, Image, LocalApic, Vcpu};
-use x86::{Efer, Fault, General, msr};
+use x86::{Efer, General, msr};
 
 /// MTRR capabilities: eight variable ranges, fixed ranges, write-combining.
 const MTRR_CAPABILITIES: u64 = VARIABLE_RANGES as u64 | 1 << 8 | 1 << 10;
@@ -24,17 +24,17 @@ const fn is_memory_type(kind: u64) -> bool {
 }
 
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
-    /// RDMSR.
+    /// RDMSR. False: #GP.
     #[inline]
-    pub fn read_msr(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+    pub fn read_msr(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
         let number = vcpu.virt.general(General::Rcx) as u32;
         let Some(value) = self.msr(vcpu, number) else {
             self.unclaimed(vcpu, Access::msr_read(number));
-            return Err(Fault::GP);
+            return false;
         };
         vcpu.virt.set_general(General::Rax, value & 0xffff_ffff);
         vcpu.virt.set_general(General::Rdx, value >> 32);
-        Ok(())
+        true
     }
 
     #[inline]
@@ -83,39 +83,39 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         })
     }
 
-    /// WRMSR.
+    /// WRMSR. False: #GP.
     #[inline]
-    pub fn write_msr(&self, vcpu: &mut VirtualProcessor<I>) -> Result<(), Fault> {
+    pub fn write_msr(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
         let number = vcpu.virt.general(General::Rcx) as u32;
         let value = vcpu.virt.general(General::Rdx) << 32 | vcpu.virt.general(General::Rax) & 0xffff_ffff;
         match number {
             END_OF_INTERRUPT if value == 0 && vcpu.apic.is_extended() => {
                 self.end_of_interrupt(vcpu);
-                Ok(())
+                true
             }
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
                 let now = vcpu.virt.ticks();
                 let mut effects = ApicEffects::default();
                 if !vcpu.apic.write_msr(number, value, now, &mut effects) {
                     self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
-                    return Err(Fault::GP);
+                    return false;
                 }
                 self.after_apic(vcpu, ((number & 0xff) << 4) as u16, &effects);
-                Ok(())
+                true
             }
             msr::TSC_DEADLINE => {
                 let now = vcpu.virt.ticks();
                 vcpu.apic.set_tsc_deadline(value, now);
                 vcpu.set_look();
                 vcpu.set_rearm();
-                Ok(())
+                true
             }
             _ => self.set_other_msr(vcpu, number, value),
         }
     }
 
     #[inline(never)]
-    fn set_other_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Result<(), Fault> {
+    fn set_other_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> bool {
         let accepted = match number {
             msr::EFER => {
                 let no_execute = self.compartment.cpuid.has_no_execute();
@@ -124,7 +124,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     vcpu.virt.set_efer(new);
                 } else {
                     self.note(Kind::Malformed, Subject::Control(0xef));
-                    return Err(Fault::GP);
+                    return false;
                 }
                 true
             }
@@ -176,24 +176,22 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             | msr::NORTHBRIDGE_CONFIGURATION => true,
             msr::DEBUG_CONTROL => value == 0,
             _ => {
-                return if self.set_soft_msr(vcpu, number, value)? {
-                    Ok(())
-                } else {
+                let Some(legal) = self.set_soft_msr(vcpu, number, value) else {
                     self.unclaimed(vcpu, Access::msr_write(number));
-                    Err(Fault::GP)
+                    return false;
                 };
+                legal
             }
         };
-        if accepted {
-            Ok(())
-        } else {
+        if !accepted {
             self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
-            Err(Fault::GP)
         }
+        accepted
     }
 
-    /// Registers that change nothing but what they read back as, and the clock page. `Ok(false)`: there is no such register.
-    fn set_soft_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Result<bool, Fault> {
+    /// Registers that change nothing but what they read back as, and the clock page: whether they take the value. `None`: there
+    /// is no such register.
+    fn set_soft_msr(&self, vcpu: &mut VirtualProcessor<I>, number: u32, value: u64) -> Option<bool> {
         let soft = &mut vcpu.registers;
         let beyond = !0u64 << self.compartment.cpuid.physical_bits().min(52);
         let legal;
@@ -222,16 +220,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 }
             }
             _ => {
-                let Some(register) = I::ClockPage::register(number) else { return Ok(false) };
+                let register = I::ClockPage::register(number)?;
                 legal = self.set_clock(vcpu, register, value);
             }
         }
-        if legal {
-            Ok(true)
-        } else {
-            self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
-            Err(Fault::GP)
-        }
+        Some(legal)
     }
 
     /// Writes the clock page where the guest wants it. False: it lies outside its memory.

@@ -21,14 +21,10 @@ use x86::{General, Rflags};
 /// How often a turn looks into the mailbox before it lets others have the processor.
 const MAIL_ROUNDS: u8 = 8;
 
-/// What comes after an exit.
+/// Nothing is left to do for this exit: a fault was raised in the guest, or it executes again, or the compartment ends and the mail says
+/// so. A value without content: what it stands for is noted where it arises, and no exit carries it about.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Flow {
-    /// Enter again.
-    Go,
-    /// The compartment ends this life.
-    End(Ending),
-}
+pub struct Over;
 
 /// Everything that a turn works with.
 pub struct Serving<'turn, I: Image, M, const VCPUS: usize> {
@@ -81,9 +77,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 return leave;
             }
             vcpu.virt.enter();
-            let flow = if let Some(access) = vcpu.virt.port_exit() {
+            if let Some(access) = vcpu.virt.port_exit() {
                 vcpu.count(&Exit::Port(access));
-                self.port(vcpu, &access)
+                self.port(vcpu, &access);
             } else {
                 match vcpu.virt.exit() {
                     Exit::Interrupted => {
@@ -91,26 +87,21 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                         if let Some(leave) = self.interrupted(vcpu, until) {
                             return leave;
                         }
-                        Flow::Go
                     }
                     exit => self.dispatch(vcpu, exit),
                 }
-            };
-            if let Flow::End(ending) = flow {
-                self.ended(vcpu, ending);
             }
         }
     }
 
-    /// What the guest did ends its compartment.
+    /// What the guest did ends its compartment. The vCPU finds that in its mailbox before its next entry.
     #[cold]
     #[inline(never)]
-    fn ended(&self, vcpu: &VirtualProcessor<I>, ending: Ending) {
-        if self.end(vcpu.number, ending)
-            && let Ending::Stopped(reason) = ending
-        {
+    pub fn stop(&self, vcpu: &VirtualProcessor<I>, reason: Reason) -> Over {
+        if self.end(vcpu.number, Ending::Stopped(reason)) {
             self.dump(vcpu, reason);
         }
+        Over
     }
 
     /// Sees to everything that must be done before the next entry. `Some`: there is none.
@@ -343,9 +334,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     fn may_wake(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
         let dead = !vcpu.virt.flags().contains(Rflags::INTERRUPT) && !vcpu.non_maskable;
         if self.slot.note_dead(vcpu.number, dead) && self.slot.state() == State::Running {
-            if self.end(vcpu.number, Ending::Stopped(Reason::Dead)) {
-                self.dump(vcpu, Reason::Dead);
-            }
+            self.stop(vcpu, Reason::Dead);
             return false;
         }
         true
@@ -438,7 +427,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[inline(never)]
     fn forbidden(&self, vcpu: &VirtualProcessor<I>, access: Access) {
         self.note(Kind::Unknown, Subject::Access(access));
-        self.ended(vcpu, Ending::Stopped(Reason::Unclaimed(access)));
+        self.stop(vcpu, Reason::Unclaimed(access));
     }
 
     /// Notes something in the audit log.

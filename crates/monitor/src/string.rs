@@ -3,16 +3,15 @@
 
 use crate::compartment::VirtualProcessor;
 use crate::fetch;
-use crate::serve::{Flow, Serving};
-use crate::slot::{Ending, Reason};
-use address::GuestPhysical;
+use crate::serve::{Over, Serving};
+use crate::slot::Reason;
 use contracts::{GuestMemory, Image, MemoryExit, Vcpu};
 use decode::arithmetic::{self, Binary};
 use decode::{EffectiveAddress, MemoryInstruction, Operation, Repeat, StringFunction};
 use x86::{CodeSize, General, Rflags, SegmentName, Width};
 
-/// Either what was asked for, or what follows instead.
-type Step<T> = Result<T, Flow>;
+/// Either what was asked for, or something else came of it, which is seen to.
+type Step<T> = Result<T, Over>;
 
 /// Carries out a string instruction, PUSH or POP.
 pub fn carry_out<I: Image, M: GuestMemory, const VCPUS: usize>(
@@ -21,7 +20,7 @@ pub fn carry_out<I: Image, M: GuestMemory, const VCPUS: usize>(
     access: &MemoryExit,
     instruction: &MemoryInstruction,
     code: CodeSize,
-) -> Flow {
+) -> Step<()> {
     let next = fetch::after(&vcpu.virt, code, instruction.length);
     let done = match instruction.operation {
         Operation::String { function, repeat, .. } => {
@@ -30,47 +29,12 @@ pub fn carry_out<I: Image, M: GuestMemory, const VCPUS: usize>(
         Operation::Push => push(serving, vcpu, instruction, next),
         Operation::Pop => pop(serving, vcpu, instruction, next),
         // Everything else has one memory operand and was carried out by the caller.
-        _ => Err(Flow::End(Ending::Stopped(Reason::Instruction(access.address.get())))),
+        _ => Err(serving.stop(vcpu, Reason::Instruction(access.address.get()))),
     };
-    match done {
-        Ok(true) => {
-            vcpu.virt.complete(next);
-            Flow::Go
-        }
-        Ok(false) => Flow::Go,
-        Err(flow) => flow,
+    if done? {
+        vcpu.virt.complete(next);
     }
-}
-
-/// The linear address of an operand.
-fn linear<I: Image, M: GuestMemory, const VCPUS: usize>(
-    serving: &Serving<'_, I, M, VCPUS>,
-    vcpu: &mut VirtualProcessor<I>,
-    address: &EffectiveAddress,
-    offset: u64,
-) -> Step<u64> {
-    serving.linear(vcpu, address.segment, offset).map_err(|fault| raise(vcpu, fault))
-}
-
-fn raise<I: Image>(vcpu: &mut VirtualProcessor<I>, fault: x86::Fault) -> Flow {
-    if vcpu.virt.inject_fault(fault) { Flow::Go } else { Flow::End(Ending::Stopped(Reason::TripleFault)) }
-}
-
-/// Where an operand lies in guest-physical memory.
-fn locate<I: Image, M: GuestMemory, const VCPUS: usize>(
-    serving: &Serving<'_, I, M, VCPUS>,
-    vcpu: &mut VirtualProcessor<I>,
-    linear: u64,
-    access: walk::Access,
-) -> Step<GuestPhysical> {
-    let paging = fetch::paging(&vcpu.virt, serving.compartment.cpuid.physical_bits());
-    match fetch::translate_and_mark(&paging, linear, access, serving.memory) {
-        Ok(translation) => Ok(translation.address),
-        Err(walk::WalkFailure::Fault(fault)) => Err(raise(vcpu, fault)),
-        Err(walk::WalkFailure::NotMemory(at)) => {
-            Err(Flow::End(Ending::Stopped(Reason::OutsideMemory(at.get()))))
-        }
-    }
+    Ok(())
 }
 
 /// Whether an operand crosses into another page: then it is moved byte by byte.
@@ -91,7 +55,7 @@ fn read<I: Image, M: GuestMemory, const VCPUS: usize>(
         }
         return Ok(value);
     }
-    let at = locate(serving, vcpu, linear, walk::Access::Read)?;
+    let at = serving.locate(vcpu, linear, walk::Access::Read)?.address;
     let mut bytes = [0; 8];
     if let Some(part) = bytes.get_mut(..usize::from(width.bytes()))
         && serving.memory.read(at, part).is_ok()
@@ -114,7 +78,7 @@ fn write<I: Image, M: GuestMemory, const VCPUS: usize>(
         }
         return Ok(());
     }
-    let at = locate(serving, vcpu, linear, walk::Access::Write)?;
+    let at = serving.locate(vcpu, linear, walk::Access::Write)?.address;
     let bytes = value.to_le_bytes();
     if let Some(part) = bytes.get(..usize::from(width.bytes()))
         && serving.memory.write(at, part).is_ok()
@@ -146,7 +110,7 @@ fn element<I: Image, M: GuestMemory, const VCPUS: usize>(
     let source = match instruction.source() {
         Some(address) => {
             let at = offset(vcpu, &address);
-            Some(linear(serving, vcpu, &address, at)?)
+            Some(serving.linear(vcpu, address.segment, at)?)
         }
         None => None,
     };
@@ -154,7 +118,7 @@ fn element<I: Image, M: GuestMemory, const VCPUS: usize>(
         None
     } else {
         let at = offset(vcpu, &instruction.address);
-        Some(linear(serving, vcpu, &instruction.address, at)?)
+        Some(serving.linear(vcpu, instruction.address.segment, at)?)
     };
     let accumulator = vcpu.virt.general(General::Rax);
     let mut flags = vcpu.virt.flags();
@@ -222,13 +186,11 @@ fn push<I: Image, M: GuestMemory, const VCPUS: usize>(
     next: u64,
 ) -> Step<bool> {
     let at = instruction.offset(|register| vcpu.virt.general(register), next);
-    let from = linear(serving, vcpu, &instruction.address, at)?;
+    let from = serving.linear(vcpu, instruction.address.segment, at)?;
     let value = read(serving, vcpu, from, instruction.width)?;
     let stack = stack_width(vcpu);
     let moved = decode::advance(stack, vcpu.virt.general(General::Rsp), instruction.width, true, 1);
-    let top = serving
-        .linear(vcpu, SegmentName::Ss, moved & stack.mask())
-        .map_err(|_| raise(vcpu, x86::Fault::Stack(0)))?;
+    let top = serving.linear(vcpu, SegmentName::Ss, moved & stack.mask())?;
     write(serving, vcpu, top, instruction.width, value)?;
     vcpu.virt.set_general(General::Rsp, moved);
     Ok(true)
@@ -242,12 +204,10 @@ fn pop<I: Image, M: GuestMemory, const VCPUS: usize>(
 ) -> Step<bool> {
     let stack = stack_width(vcpu);
     let pointer = vcpu.virt.general(General::Rsp);
-    let top = serving
-        .linear(vcpu, SegmentName::Ss, pointer & stack.mask())
-        .map_err(|_| raise(vcpu, x86::Fault::Stack(0)))?;
+    let top = serving.linear(vcpu, SegmentName::Ss, pointer & stack.mask())?;
     let value = read(serving, vcpu, top, instruction.width)?;
     let at = instruction.offset(|register| vcpu.virt.general(register), next);
-    let to = linear(serving, vcpu, &instruction.address, at)?;
+    let to = serving.linear(vcpu, instruction.address.segment, at)?;
     write(serving, vcpu, to, instruction.width, value)?;
     vcpu.virt.set_general(General::Rsp, decode::advance(stack, pointer, instruction.width, false, 1));
     Ok(true)

@@ -12,8 +12,8 @@ use contracts::{
 use monitor::audit::Kind;
 use monitor::compartment::{Compartment, VirtualProcessor};
 use monitor::console::Console;
-use monitor::serve::{Flow, Serving};
-use monitor::slot::{Ending, Reason, Slot};
+use monitor::serve::Serving;
+use monitor::slot::{Ending, Reason, Slot, State};
 use monitor::{CpuidTable, Facts};
 use plan::{Mode, OnReset, Start};
 use spin::Mutex;
@@ -79,7 +79,7 @@ const CODE: u64 = 0x1000;
 /// An address where nothing is: whoever fetches from there stops the compartment.
 const NOWHERE: u64 = 0x9000_0000;
 /// What becomes of a compartment from whose [`NOWHERE`] was fetched.
-const FETCHED_NOWHERE: Flow = Flow::End(Ending::Stopped(Reason::OutsideMemory(NOWHERE)));
+const FETCHED_NOWHERE: Option<Ending> = Some(Ending::Stopped(Reason::OutsideMemory(NOWHERE)));
 
 /// A compartment with one virtual processor, without paging, in 64-bit code at [`NOWHERE`].
 struct Bench {
@@ -131,6 +131,7 @@ impl Bench {
         let cpuid = CpuidTable::freeze::<Absent>(cpuid, 1, host.kilohertz());
         let slot = Slot::new();
         slot.occupy("office", 1);
+        slot.set_state(State::Running);
         let mut vcpu = FakeVcpu::default();
         vcpu.state.instruction_pointer = NOWHERE;
         Self {
@@ -143,11 +144,12 @@ impl Bench {
         }
     }
 
-    /// Changes the virtual processor, lets `exit` come, and gives what follows from it.
-    fn exit(&self, exit: Exit, prepare: impl FnOnce(&mut FakeVcpu)) -> Flow {
+    /// Changes the virtual processor, lets `exit` come, and gives the end that follows from it, if one does.
+    fn exit(&self, exit: Exit, prepare: impl FnOnce(&mut FakeVcpu)) -> Option<Ending> {
         self.with(|serving, vcpu| {
             prepare(&mut vcpu.virt);
-            serving.dispatch(vcpu, exit)
+            serving.dispatch(vcpu, exit);
+            serving.slot.ending()
         })
     }
 
@@ -227,7 +229,7 @@ fn a_move_to_a_control_register_whose_source_is_named_is_not_fetched() {
         vcpu.state.general[General::R9 as usize] = cr4.bits();
     };
     let bench = Bench::new();
-    assert_eq!(bench.exit(control(4, true, Some(General::R9)), prepare), Flow::Go);
+    assert_eq!(bench.exit(control(4, true, Some(General::R9)), prepare), None);
     assert_eq!(bench.vcpu(|vcpu| vcpu.state.cr4), cr4);
     assert_eq!(bench.stepped(NOWHERE), 3);
     // The same without the name has to be fetched.
@@ -241,7 +243,7 @@ fn a_move_from_a_control_register_fills_the_register_that_is_named() {
     let flow = bench.exit(control(8, false, Some(General::R15)), |vcpu| {
         vcpu.state.general[General::R15 as usize] = u64::MAX;
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(bench.general(General::R15), 0, "without a local APIC the task priority is 0");
     assert_eq!(bench.stepped(NOWHERE), 2);
 }
@@ -252,7 +254,7 @@ fn values_that_are_named_are_checked_as_those_that_are_decoded() {
     let flow = bench.exit(control(4, true, Some(General::Rbx)), |vcpu| {
         vcpu.state.general[General::Rbx as usize] = 1 << 31;
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(
         bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(),
         [Injected::Exception(Exception::GeneralProtection, Some(0))]
@@ -264,7 +266,7 @@ fn values_that_are_named_are_checked_as_those_that_are_decoded() {
         vcpu.code = CodeSize::Bits32;
         vcpu.state.general[General::Rbx as usize] = 1 << 63 | Cr4::PAGE_SIZE.bits();
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(bench.vcpu(|vcpu| vcpu.state.cr4), Cr4::PAGE_SIZE);
 }
 
@@ -279,7 +281,7 @@ fn without_the_next_address_a_move_is_decoded_although_its_register_is_named() {
         vcpu.state.general[General::Rbx as usize] = 1 << 31;
         vcpu.state.general[General::Rcx as usize] = Cr4::PAGE_SIZE.bits();
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(bench.vcpu(|vcpu| vcpu.state.cr4), Cr4::PAGE_SIZE);
     assert_eq!(bench.stepped(CODE), 3);
 }
@@ -293,7 +295,7 @@ fn other_writes_of_cr0_are_decoded() {
         vcpu.state.instruction_pointer = CODE;
         vcpu.state.cr0 |= x86::Cr0::TASK_SWITCHED;
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert!(!bench.vcpu(|vcpu| vcpu.state.cr0.contains(x86::Cr0::TASK_SWITCHED)));
     assert_eq!(bench.stepped(CODE), 2);
     // A control register that does not exist is none that could have been moved to.
@@ -302,7 +304,7 @@ fn other_writes_of_cr0_are_decoded() {
 }
 
 /// What becomes of a write to the device by the processor in `code`, which fetched so many of `bytes`.
-fn store(bench: &Bench, code: CodeSize, start: u64, fetched: u8, bytes: [u8; 15]) -> Flow {
+fn store(bench: &Bench, code: CodeSize, start: u64, fetched: u8, bytes: [u8; 15]) -> Option<Ending> {
     bench.exit(write_of_memory(), |vcpu| {
         vcpu.code = code;
         vcpu.state.instruction_pointer = start;
@@ -317,7 +319,7 @@ fn bytes_that_came_with_an_access_are_not_fetched_again() {
         // All there can be; as many as the short way looks at; fewer; just the instruction.
         for fetched in [15, 8, 7, 2] {
             let bench = Bench::new();
-            assert_eq!(store(&bench, code, NOWHERE, fetched, bytes(&STORE)), Flow::Go, "{fetched} bytes");
+            assert_eq!(store(&bench, code, NOWHERE, fetched, bytes(&STORE)), None, "{fetched} bytes");
             assert_eq!(bench.written(), Some((0x5566_7788, Width::Double)), "{fetched} bytes");
             assert_eq!(bench.stepped(NOWHERE), 2, "{fetched} bytes");
         }
@@ -332,7 +334,7 @@ fn bytes_of_an_instruction_that_is_longer_than_the_short_way_looks_are_all_used(
     // MOV qword [RAX + 0x11223344], 0x55667788: eleven bytes.
     let long = [0x48, 0xc7, 0x80, 0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55];
     let bench = Bench::new();
-    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&long)), Flow::Go);
+    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&long)), None);
     assert_eq!(bench.written(), Some((0x5566_7788, Width::Quad)));
     assert_eq!(bench.stepped(NOWHERE), 11);
 }
@@ -344,7 +346,7 @@ fn bytes_that_were_cut_off_are_fetched() {
         bench.put(CODE, &STORE);
         // What was cut off holds nothing: another instruction, were it believed.
         let cut = bytes(&[0x89, 0x08]);
-        assert_eq!(store(&bench, CodeSize::Bits64, CODE, fetched, cut), Flow::Go);
+        assert_eq!(store(&bench, CodeSize::Bits64, CODE, fetched, cut), None);
         assert_eq!(bench.written(), Some((0x5566_7788, Width::Double)));
         assert_eq!(bench.stepped(CODE), 2);
     }
@@ -368,7 +370,7 @@ fn bytes_that_came_with_an_access_count_whatever_stands_there_now() {
         }
         bench.put(0x3000, &[0x89, 0x08]);
         bench.exit(Exit::Pause, paged);
-        assert_eq!(store(&bench, CodeSize::Bits64, 0x3000, fetched, bytes(&STORE)), Flow::Go);
+        assert_eq!(store(&bench, CodeSize::Bits64, 0x3000, fetched, bytes(&STORE)), None);
         bench.written()
     };
     for fetched in [2, 7, 8, 15] {
@@ -383,15 +385,15 @@ fn bytes_that_do_not_decode_have_their_own_ends() {
     // FST dword [RAX], which no device register needs.
     let bench = Bench::new();
     let flow = store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&[0xd9, 0x10]));
-    assert_eq!(flow, Flow::End(Ending::Stopped(Reason::Instruction(NOWHERE))));
+    assert_eq!(flow, Some(Ending::Stopped(Reason::Instruction(NOWHERE))));
     // LOCK MOV does not exist.
     let bench = Bench::new();
-    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&[0xf0, 0x89, 0x18])), Flow::Go);
+    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&[0xf0, 0x89, 0x18])), None);
     let injected = bench.vcpu(|vcpu| vcpu.injected.clone());
     assert_eq!(injected.as_slice(), fault(Exception::InvalidOpcode, None));
     // Nothing but prefixes: more than 15 bytes.
     let bench = Bench::new();
-    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, [0x2e; 15]), Flow::Go);
+    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, [0x2e; 15]), None);
     let injected = bench.vcpu(|vcpu| vcpu.injected.clone());
     assert_eq!(injected.as_slice(), fault(Exception::GeneralProtection, Some(0)));
     // DEC EAX, behind which stands something else; in 64-bit code this would be one MOV.
@@ -400,7 +402,7 @@ fn bytes_that_do_not_decode_have_their_own_ends() {
     assert_eq!(bench.written(), None);
     // MOV between registers touches no memory: the guest executes again.
     let bench = Bench::new();
-    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&[0x89, 0xd8])), Flow::Go);
+    assert_eq!(store(&bench, CodeSize::Bits64, NOWHERE, 15, bytes(&[0x89, 0xd8])), None);
     assert!(bench.vcpu(|vcpu| vcpu.injected.is_empty()));
     assert_eq!((bench.stepped(NOWHERE), bench.written()), (0, None));
 }
@@ -419,16 +421,16 @@ fn a_string_whose_operand_is_named_is_not_fetched() {
     };
     let bench = Bench::new();
     bench.put(0x2010, &[0x22, 0x11]);
-    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), prepare), Flow::Go);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), prepare), None);
     assert_eq!(bench.written(), Some((0x1122, Width::Word)));
     // Only 16 bits of the registers count, and one element of two is done.
     assert_eq!(bench.general(General::Rsi), 0x7_1234_0012);
     assert_eq!(bench.general(General::Rcx), 0x5_0001);
     assert_eq!(bench.stepped(NOWHERE), 0);
-    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), Flow::Go);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), None);
     assert_eq!((bench.general(General::Rcx), bench.stepped(NOWHERE)), (0x5_0000, 2));
     // With nothing left to do it ends at once.
-    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), Flow::Go);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), None);
     assert_eq!((bench.general(General::Rsi), bench.stepped(NOWHERE)), (0x7_1234_0014, 4));
     // The same without the operand has to be fetched.
     let bench = Bench::new();
@@ -443,7 +445,7 @@ fn a_string_into_memory_writes_to_es_and_may_not_repeat() {
         vcpu.state.general[General::Rdi as usize] = 0x2ffe;
         vcpu.state.general[General::Rcx as usize] = 7;
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(bench.read(0x2ffc), [0, 0, 0x44, 0x33]);
     assert_eq!((bench.general(General::Rdi), bench.general(General::Rcx)), (0x3000, 7));
     assert_eq!(bench.stepped(NOWHERE), 2);
@@ -460,7 +462,7 @@ fn a_string_whose_operand_is_not_named_is_decoded() {
         vcpu.state.general[General::Rsi as usize] = 0x2000;
         vcpu.state.general[General::Rcx as usize] = 1;
     });
-    assert_eq!(flow, Flow::Go);
+    assert_eq!(flow, None);
     assert_eq!(bench.written(), Some((0x1122, Width::Word)));
     assert_eq!((bench.general(General::Rcx), bench.stepped(CODE)), (0, 3));
 }
@@ -502,7 +504,7 @@ impl Bench {
             vcpu.state.instruction_pointer = NOWHERE;
             prepare(vcpu);
         });
-        assert_eq!(flow, Flow::Go);
+        assert_eq!(flow, None);
         let refused = self.vcpu(|vcpu| vcpu.injected.clone());
         if refused.is_empty() {
             assert_eq!(self.stepped(NOWHERE), 2);
