@@ -12,40 +12,56 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// Whose each port is, by the numbers that a [`DeviceSet`] gives its devices: two look-ups, however many devices there are. Made by the
-/// compiler.
+/// Whose each port is, by the numbers that a [`DeviceSet`] gives its devices: three look-ups, however many devices there are. Made by the
+/// compiler, and small, because most ports are nobody's.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct PortMap {
-    /// For each 128 ports, which row has their owners.
-    rows: [u8; 512],
+    /// For each 1024 ports, which block has their rows.
+    blocks: [u8; 64],
+    /// For each 32 ports of a block, which row has their owners. The first block has no rows.
+    rows: [u8; Self::BLOCKS * 32],
     /// The rows. The first has no owners.
-    owners: [u8; Self::ROWS * 128],
-    used: u8,
+    owners: [u8; Self::ROWS * 32],
+    used_blocks: u8,
+    used_rows: u8,
 }
 
 impl PortMap {
-    /// Rows that there are. Where they run out, the compiler says so: then there must be more, twice as many.
-    const ROWS: usize = 8;
+    /// Blocks and rows that there are. Where they run out, the compiler says so: then there must be more, twice as many.
+    const BLOCKS: usize = 4;
+    const ROWS: usize = 16;
 
     /// Nobody's ports.
-    pub const EMPTY: Self = Self { rows: [0; 512], owners: [0; Self::ROWS * 128], used: 1 };
+    pub const EMPTY: Self = Self {
+        blocks: [0; 64],
+        rows: [0; Self::BLOCKS * 32],
+        owners: [0; Self::ROWS * 32],
+        used_blocks: 1,
+        used_rows: 1,
+    };
 
     /// These ports belong to `owner`, and to nobody else.
     ///
     /// # Panics
-    /// At compile time, where the rows run out.
+    /// At compile time, where blocks or rows run out.
     #[must_use]
     pub const fn claimed(mut self, ranges: &[PortRange], owner: u8) -> Self {
         let mut range = 0;
         while range < ranges.len() {
             let mut port = ranges[range].first as usize;
             while port <= ranges[range].last as usize {
-                if self.rows[port >> 7] == 0 {
-                    assert!((self.used as usize) < Self::ROWS, "more rows than PortMap has");
-                    self.rows[port >> 7] = self.used;
-                    self.used += 1;
+                if self.blocks[port >> 10] == 0 {
+                    assert!((self.used_blocks as usize) < Self::BLOCKS, "more blocks than PortMap has");
+                    self.blocks[port >> 10] = self.used_blocks;
+                    self.used_blocks += 1;
                 }
-                self.owners[(self.rows[port >> 7] as usize) << 7 | port & 127] = owner;
+                let row = (self.blocks[port >> 10] as usize) << 5 | port >> 5 & 31;
+                if self.rows[row] == 0 {
+                    assert!((self.used_rows as usize) < Self::ROWS, "more rows than PortMap has");
+                    self.rows[row] = self.used_rows;
+                    self.used_rows += 1;
+                }
+                self.owners[(self.rows[row] as usize) << 5 | port & 31] = owner;
                 port += 1;
             }
             range += 1;
@@ -56,9 +72,11 @@ impl PortMap {
     /// Whose that port is; 0: nobody's.
     #[inline(always)]
     pub const fn owner(&self, port: u16) -> u8 {
-        let row = self.rows[(port >> 7) as usize] as usize;
-        // `claimed` writes no larger row; the mask tells the compiler.
-        self.owners[(row & (Self::ROWS - 1)) << 7 | port as usize & 127]
+        let port = port as usize;
+        // `claimed` writes no larger blocks and rows; the masks tell the compiler.
+        let block = self.blocks[port >> 10] as usize & (Self::BLOCKS - 1);
+        let row = self.rows[block << 5 | port >> 5 & 31] as usize & (Self::ROWS - 1);
+        self.owners[row << 5 | port & 31]
     }
 }
 

@@ -180,7 +180,8 @@ impl Exit {
     ];
 
     /// The index of this exit's kind, below [`Exit::KINDS`].
-    #[inline]
+    /// Compiled into its callers, most of which know the exit: then it is a constant.
+    #[inline(always)]
     pub const fn kind(&self) -> usize {
         match self {
             Self::Interrupted | Self::HostInit => 0,

@@ -185,6 +185,12 @@ impl<I: Image> VirtualProcessor<I> {
         }
     }
 
+    /// As [`Self::count`], where nobody knows which exit it is.
+    #[inline(never)]
+    pub fn count_other(&mut self, exit: &Exit) {
+        self.count(exit);
+    }
+
     /// What it does.
     pub const fn activity(&self) -> Activity {
         self.activity

@@ -62,7 +62,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let _ = self.control(vcpu, &access);
             }
             other => {
-                vcpu.count(&other);
+                vcpu.count_other(&other);
                 self.rare(vcpu, &other);
             }
         }
@@ -636,11 +636,12 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if vcpu.apic.page() == Some(at & !0xfff) {
             return Self::apic_in(vcpu, at, width);
         }
-        let value = self.with_devices(vcpu.number, |devices, context| {
-            devices
+        let mut value = None;
+        self.with_devices_seldom(vcpu.number, &mut |devices, context| {
+            value = devices
                 .io_apic
                 .read_memory(at, width, context)
-                .or_else(|| devices.others.read_memory(at, width, context))
+                .or_else(|| devices.others.read_memory(at, width, context));
         });
         value.unwrap_or_else(|| {
             self.unclaimed(vcpu, Access::memory_read(at));
@@ -655,9 +656,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             self.apic_out(vcpu, at, width, value);
             return;
         }
-        let known = self.with_devices(vcpu.number, |devices, context| {
-            devices.io_apic.write_memory(at, width, value, context)
-                || devices.others.write_memory(at, width, value, context)
+        let mut known = false;
+        self.with_devices_seldom(vcpu.number, &mut |devices, context| {
+            known = devices.io_apic.write_memory(at, width, value, context)
+                || devices.others.write_memory(at, width, value, context);
         });
         if !known {
             self.unclaimed(vcpu, Access::memory_write(at));

@@ -213,6 +213,16 @@ pub fn next<V: Vcpu, M: GuestMemory>(
     }
 }
 
+/// Page-table entries where they are easily had.
+struct Glances<'memory, M>(&'memory M);
+
+impl<M: GuestMemory> walk::Entries for Glances<'_, M> {
+    #[inline(always)]
+    fn entry(&self, address: GuestPhysical) -> Option<u64> {
+        self.0.glance(address)
+    }
+}
+
 /// The first eight bytes of the instruction, the first in the low bits, where they are easily had: 64-bit code, ordinary page tables,
 /// away from a page's end. One function for all: it is as long as it is busy.
 #[inline(never)]
@@ -221,8 +231,7 @@ pub fn glance<V: Vcpu, M: GuestMemory>(vcpu: &V, memory: &M, physical_bits: u8) 
         return None;
     }
     let at = GuestLinear::new(vcpu.instruction_pointer());
-    let place =
-        walk::quick(&paging(vcpu, physical_bits), at, Access::Execute, &|address| memory.glance(address))?;
+    let place = walk::quick(&paging(vcpu, physical_bits), at, Access::Execute, &Glances(memory))?;
     if place.page_length < 8 {
         return None;
     }

@@ -95,7 +95,7 @@ impl Counter {
     }
 
     /// Ticks since it was loaded.
-    #[inline]
+    #[inline(always)]
     const fn elapsed(&self, now: GuestTime) -> u64 {
         if self.running { self.offset.wrapping_add(ticks(now.since(self.origin))) } else { self.offset }
     }
@@ -123,11 +123,16 @@ impl Counter {
     }
 
     /// Lets a new count that waited for the end of a cycle take effect.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, now: GuestTime) {
-        if let Some(reload) = self.reload
-            && reload.at <= now
-        {
+        if let Some(reload) = self.reload {
+            self.settle_reload(reload, now);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_reload(&mut self, reload: Reload, now: GuestTime) {
+        if reload.at <= now {
             self.load(reload.at);
             if reload.low_half {
                 self.offset = Self::high_half(self.period());

@@ -133,14 +133,11 @@ impl Device for Pit {
     #[inline]
     fn read_port(&mut self, port: u16, _: Width, context: &mut Context<'_>) -> u32 {
         let now = context.now;
-        let [first, second, third] = &mut self.counters;
-        u32::from(match port {
-            COUNTER_0 => first.read(now),
-            COUNTER_1 => second.read(now),
-            COUNTER_2 => third.read(now),
-            PORT_B => self.read_port_b(now),
+        u32::from(match self.counters.get_mut(usize::from(port.wrapping_sub(COUNTER_0))) {
+            Some(counter) => counter.read(now),
+            None if port == PORT_B => self.read_port_b(now),
             // The control word register cannot be read: "no-operation", nobody drives the bus.
-            _ => 0xff,
+            None => 0xff,
         })
     }
 
