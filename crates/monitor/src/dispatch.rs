@@ -69,6 +69,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     #[cold]
+    #[inline(never)]
     fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) {
         let fault = match exit {
             Exit::Port(access) => return self.port(vcpu, access),
@@ -444,6 +445,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// MOV to and from control registers, CLTS, LMSW and SMSW.
+    #[inline(never)]
     fn control(&self, vcpu: &mut VirtualProcessor<I>, access: &ControlAccess) -> Result<(), Over> {
         let code = vcpu.virt.code_size();
         let (kind, next) =
@@ -569,6 +571,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     }
 
     /// An access that the second stage does not map: a device's registers, or nothing.
+    #[inline(never)]
     fn memory_access(&self, vcpu: &mut VirtualProcessor<I>, access: &MemoryExit) {
         let at = access.address.get();
         if access.during_walk {

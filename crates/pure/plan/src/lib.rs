@@ -18,6 +18,8 @@
 //! find an attacker, who can write both anew; for that a boot is measured.
 #![no_std]
 
+mod reader;
+
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -398,14 +400,12 @@ pub fn read_into(head: &[u8], length: u64, plan: &mut Plan) -> Result<(), Refusa
         return Err(Refusal::Digest);
     }
     // A sequence in postcard is its length and its elements: one at a time needs the stack of one.
-    let (count, mut rest) = postcard::take_from_bytes::<u32>(bytes).map_err(|_| Refusal::Encoding)?;
-    for _ in 0..count {
-        let (compartment, behind) =
-            postcard::take_from_bytes::<Compartment>(rest).map_err(|_| Refusal::Encoding)?;
+    let mut reader = reader::Reader(bytes);
+    for _ in 0..reader.double().ok_or(Refusal::Encoding)? {
+        let compartment = reader.compartment().ok_or(Refusal::Encoding)?;
         plan.compartments.push(compartment).map_err(|_| Refusal::Encoding)?;
-        rest = behind;
     }
-    if !rest.is_empty() {
+    if !reader.0.is_empty() {
         return Err(Refusal::Encoding);
     }
     check(plan, HEADER_LENGTH as u64 + u64::from(plan_length), length)
