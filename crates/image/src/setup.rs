@@ -135,6 +135,7 @@ fn space_plan<'plan>(
 }
 
 /// Judges the boot module: its form, the profile's limits, the memory that there is.
+#[inline(never)]
 fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     let refuse = |reason: Arguments<'_>| {
         say(format_args!("refused: {reason}"));
@@ -181,6 +182,7 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
 }
 
 /// Builds one compartment in a space of its own. `number` counts vCPUs of the machine from 0.
+#[inline(never)]
 fn build(
     boot: &mut Boot,
     facts: Facts,
@@ -214,6 +216,7 @@ fn build(
 }
 
 /// Maps the compartment's RAM in its second stage; answers the root.
+#[inline(never)]
 fn second_stage(
     area: &mut PrivateArea,
     ram: &Ram,

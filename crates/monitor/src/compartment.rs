@@ -38,6 +38,7 @@ pub struct Compartment<I: Image, const VCPUS: usize> {
 
 impl<I: Image, const VCPUS: usize> Compartment<I, VCPUS> {
     /// A compartment with these virtual processors, not started. At most `VCPUS` of them; more are left out.
+    #[inline(never)]
     pub fn new(
         facts: Facts,
         plan: plan::Compartment,

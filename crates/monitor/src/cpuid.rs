@@ -122,6 +122,7 @@ pub struct CpuidTable {
 impl CpuidTable {
     /// Freezes what `host` (leaf, subleaf → registers) has of our table, for a compartment of `vcpus` vCPUs and a time stamp
     /// counter of `kilohertz`.
+    #[inline(never)]
     pub fn freeze<C: ClockPageChoice>(host: impl Fn(u32, u32) -> Leaf, vcpus: u8, kilohertz: u32) -> Self {
         let [host_basic, vendor_b, vendor_c, vendor_d] = host(0, 0);
         let basic_or_zero = |leaf, subleaf| if leaf <= host_basic { host(leaf, subleaf) } else { [0; 4] };

@@ -146,6 +146,7 @@ where
         }
     }
 
+    #[inline(never)]
     fn turn(&self, cpu: CpuIndex, name: VcpuName, until: Option<HostTime>, stranger: bool) -> Leave {
         let nowhere = Leave::Halted { wake_at: None };
         let Some(slot) = self.slots.get(usize::from(name.compartment)) else { return nowhere };
@@ -181,6 +182,7 @@ where
     }
 
     /// Says once how a compartment ended: one line of key=value words, and a line for each thing that its audit log noted.
+    #[inline(never)]
     fn report(&self, index: usize) {
         let (Some(slot), Some(reported)) = (self.slots.get(index), self.reported.get(index)) else { return };
         if reported.swap(true, Ordering::AcqRel) {
@@ -225,6 +227,7 @@ where
     }
 
     /// Takes what was typed: Ctrl-] and a digit attach the keyboard to a compartment, all else goes to that compartment.
+    #[inline(never)]
     fn take_keyboard(&self, cpu: CpuIndex) {
         while self.poll_keyboard(cpu) {
             let mut keyboard = self.keyboard.lock();
@@ -263,6 +266,7 @@ where
         occupied.next().is_none().then_some(first as u8)
     }
 
+    #[inline(never)]
     fn attach(&self, index: u8) {
         for (number, slot) in self.slots.iter().enumerate() {
             if slot.state() == State::Vacant {
@@ -277,6 +281,7 @@ where
         }
     }
 
+    #[inline(never)]
     fn type_byte(&self, cpu: CpuIndex, index: u8, byte: u8) {
         let Some(slot) = self.slots.get(usize::from(index)) else { return };
         if slot.state() != State::Running {

@@ -81,6 +81,7 @@ fn whole(memory: &impl Physical, address: u64) -> Option<&[u8]> {
 
 impl Firmware {
     /// Reads all tables that matter. What is not there stays empty.
+    #[inline(never)]
     pub fn read(memory: &impl Physical, root: &RootPointer) -> Self {
         let mut this = Self { serial: Some(ISA_4), ..Self::default() };
         let Some(rsdp) = find_root(memory, root) else { return this };
@@ -126,6 +127,7 @@ impl Firmware {
         let _ = self.complaints.push(Complaint { table, error });
     }
 
+    #[inline(never)]
     fn read_madt(&mut self, bytes: &[u8]) -> Result<(), acpi::Error> {
         let madt = Madt::parse(bytes)?;
         for processor in madt.processors() {
@@ -154,6 +156,7 @@ impl Firmware {
         Ok(())
     }
 
+    #[inline(never)]
     fn read_fadt(&mut self, memory: &impl Physical, bytes: &[u8]) -> Result<(), acpi::Error> {
         let fadt = Fadt::parse(bytes)?;
         if let Some(timer) = fadt.pm_timer() {
@@ -202,6 +205,7 @@ impl Firmware {
 const ISA_4: InterruptFact = InterruptFact { interrupt: 4, low_active: false, level: false };
 
 /// The root pointer: the loader's, else the one in the first KiB of the extended BIOS data area or in the BIOS (ACPI 6.5 §5.2.5.1).
+#[inline(never)]
 fn find_root(memory: &impl Physical, root: &RootPointer) -> Option<Rsdp> {
     match root {
         RootPointer::Copied(bytes) => {

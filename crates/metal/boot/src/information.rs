@@ -175,6 +175,7 @@ impl BootInfo {
     }
 
     /// `hvm_start_info`, versions 0 and 1.
+    #[inline(never)]
     fn pvh(memory: &impl Physical, at: u64) -> Result<Self, Refusal> {
         let head = memory.bytes(at, 40).ok_or(Refusal::Truncated)?;
         let mut this = Self::new(Protocol::Pvh);
@@ -220,6 +221,7 @@ impl BootInfo {
     }
 
     /// Multiboot Specification 0.6.96 §3.3.
+    #[inline(never)]
     fn multiboot1(memory: &impl Physical, at: u64) -> Result<Self, Refusal> {
         let head = memory.bytes(at, 88).ok_or(Refusal::Truncated)?;
         let mut this = Self::new(Protocol::Multiboot1);
@@ -267,6 +269,7 @@ impl BootInfo {
     }
 
     /// Multiboot2 Specification 2.0 §3.6.
+    #[inline(never)]
     fn multiboot2(memory: &impl Physical, at: u64) -> Result<Self, Refusal> {
         let total = memory.bytes(at, 8).and_then(|head| word(head, 0)).ok_or(Refusal::Truncated)?;
         let all = memory.bytes(at, u64::from(total)).ok_or(Refusal::Truncated)?;

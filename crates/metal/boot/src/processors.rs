@@ -151,6 +151,7 @@ pub(crate) fn choose(all: &[u32], first: &Features) -> (Vec<u32, { block::PROCES
 ///
 /// `page` names the page below 1 MiB that holds the trampoline; `root` tables that map the block of `cpu`; `features` are this
 /// processor's and stay where they are until this returns. One processor is started at a time.
+#[inline(never)]
 pub(crate) unsafe fn start(cpu: CpuIndex, identifier: u32, page: u8, root: u64, features: &Features) -> bool {
     EFER.store(if features.nx { 1 << 11 } else { 0 }, Ordering::Relaxed);
     ROOT.store(root, Ordering::Relaxed);

@@ -112,6 +112,7 @@ impl Boot {
 
     /// Whether [`Boot::space`] would find room for all of `plans`, in this order. Nothing changes. The index of the first that does
     /// not fit comes with the error.
+    #[inline(never)]
     pub fn fits<'plan>(&self, plans: impl Iterator<Item = SpacePlan<'plan>>) -> Result<(), (u8, SpaceError)> {
         let mut trial = self.frames.trial();
         for plan in plans {
@@ -123,6 +124,7 @@ impl Boot {
     }
 
     /// Carves RAM and a private area and makes the space of a compartment, once for each index.
+    #[inline(never)]
     pub fn space(&mut self, plan: &SpacePlan<'_>) -> Result<Space, SpaceError> {
         let request = self.request(plan)?;
         let word = self.spaces.get_mut(usize::from(plan.index / 64)).ok_or(SpaceError::Request)?;
@@ -138,6 +140,7 @@ impl Boot {
 
     /// Starts processors until `limit` run, this one included. Answers how many run; they wait for [`Boot::enter`]. Second threads
     /// of a core are left alone, and so is who does not come or differs; each case is said on the console.
+    #[inline(never)]
     pub fn start_processors(&mut self, limit: u8) -> u8 {
         let (chosen, siblings) = processors::choose(&self.firmware.processors, &self.features);
         if self.firmware.processors.is_empty() {
@@ -366,6 +369,7 @@ extern "C" fn settle(handover: *mut u8) -> ! {
 }
 
 /// Masks every line of every I/O APIC, then lets the serial port's through to the first processor.
+#[inline(never)]
 fn route_serial(firmware: &Firmware, target: u32) {
     let mut routed = false;
     for (index, fact) in firmware.io_apics.iter().enumerate() {

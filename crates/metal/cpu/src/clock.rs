@@ -182,6 +182,7 @@ fn pause() {
 /// # Safety
 ///
 /// The references exist as described, and [`apic::prepare`] was called on this processor. Interrupts are masked.
+#[inline(never)]
 pub unsafe fn calibrate(references: &[Reference]) -> Option<(Reference, u32)> {
     references.iter().find_map(|reference| measure(*reference).map(|rate| (*reference, rate)))
 }

@@ -25,6 +25,7 @@ fn sample(century: u8) -> [u8; 7] {
 
 /// Seconds since 1970-01-01 UTC by the machine's clock, taken as UTC; 0 where it shows no time. `century` is the register of the
 /// century, 0 if there is none (FADT, ACPI 6.5 §5.2.9).
+#[inline(never)]
 pub fn read(century: u8) -> u64 {
     // Two readings that agree were not torn by an update, which is announced 244 microseconds ahead.
     for _ in 0..64 {
@@ -43,28 +44,29 @@ pub fn read(century: u8) -> u64 {
 /// Turns seconds, minutes, hours, day, month, year and century as the clock holds them into seconds since 1970. `format` is its
 /// register B: bit 2 binary, bit 1 24 hours.
 fn decode(time: [u8; 7], format: u8) -> Option<u64> {
-    let binary = format & 4 != 0;
-    let number = |value: u8| {
-        if binary {
-            Some(u64::from(value))
-        } else {
-            (value & 0xf <= 9 && value >> 4 <= 9).then(|| u64::from(value >> 4) * 10 + u64::from(value & 0xf))
+    let (binary, half_days) = (format & 4 != 0, format & 2 == 0);
+    let mut numbers = time.map(u64::from);
+    let [_, _, hour, ..] = &mut numbers;
+    let afternoon = half_days && *hour & 0x80 != 0;
+    if half_days {
+        *hour &= 0x7f;
+    }
+    if !binary {
+        for number in &mut numbers {
+            let (tens, ones) = (*number >> 4, *number & 0xf);
+            if tens > 9 || ones > 9 {
+                return None;
+            }
+            *number = tens * 10 + ones;
         }
-    };
-    let [second, minute, hour, day, month, year, century] = time;
-    let hour = if format & 2 != 0 {
-        number(hour)?
-    } else {
-        number(hour & 0x7f)? % 12 + if hour & 0x80 != 0 { 12 } else { 0 }
-    };
-    let (second, minute, day, month) = (number(second)?, number(minute)?, number(day)?, number(month)?);
-    let year = match number(century)? {
-        century @ 19..=21 => century * 100 + number(year)?,
+    }
+    let [second, minute, hour, day, month, year, century] = numbers;
+    let hour = if half_days { hour % 12 + if afternoon { 12 } else { 0 } } else { hour };
+    let year = match (century, year) {
+        (19..=21, _) => century * 100 + year,
         // No century: two digits, of which those below 70 are this century's.
-        _ => match number(year)? {
-            year @ 0..70 => 2000 + year,
-            year => 1900 + year,
-        },
+        (_, 0..70) => 2000 + year,
+        _ => 1900 + year,
     };
     if second > 59
         || minute > 59

@@ -151,6 +151,7 @@ impl HostTables {
     ///
     /// Called once, while one processor runs on tables whose boot window is mapped. `borders` are the image's, `features` this
     /// processor's, `devices` registers that nobody else uses; `window` maps the first 4 GiB.
+    #[inline(never)]
     pub unsafe fn build(
         frames: &mut Frames,
         borders: &ImageBorders,

@@ -170,6 +170,7 @@ fn check(request: &SpaceRequest<'_>) -> Result<(), SpaceError> {
 }
 
 /// Pages of the module that hold payloads, merged where they touch: first byte and length, relative to the module's first page.
+#[inline(never)]
 fn payload_pages(request: &SpaceRequest<'_>) -> Result<Vec<(u64, u64), MOST_PAYLOADS>, SpaceError> {
     let slack = request.module.start().offset_in(PAGE_4K);
     let mut pages: Vec<(u64, u64), MOST_PAYLOADS> = Vec::new();
@@ -191,6 +192,7 @@ fn payload_pages(request: &SpaceRequest<'_>) -> Result<Vec<(u64, u64), MOST_PAYL
 }
 
 /// Spreads carved ranges over guest-physical memory, cut at the hole.
+#[inline(never)]
 fn lay_out(owner: u8, low: u64, ranges: &[HostRange]) -> Option<Extents> {
     let mut extents = Extents::new();
     let mut filled = 0;
@@ -224,6 +226,7 @@ impl Space {
     }
 
     /// Whether [`Space::build`] would find room, after all that was tried before on the same `trial`.
+    #[inline(never)]
     pub fn fits(trial: &mut Trial, request: &SpaceRequest<'_>) -> Result<(), SpaceError> {
         check(request)?;
         let needed = request.low.saturating_add(request.high);
@@ -240,6 +243,7 @@ impl Space {
     ///
     /// The boot window is mapped, and [`crate::HostTables::build`] was called. The module lies where the request says, its pages
     /// are not among the free frames, and nobody writes them ever. No other space has that index.
+    #[inline(never)]
     pub unsafe fn build(frames: &mut Frames, request: &SpaceRequest<'_>) -> Result<Self, SpaceError> {
         check(request)?;
         let payload_pages = payload_pages(request)?;

@@ -153,7 +153,7 @@ impl Counter {
 
     /// Stops the counting element where it is and forgets what it was loaded with.
     fn unload(&mut self, now: GuestTime) {
-        self.rest = self.value(now);
+        self.rest = self.wrapped(self.value(now));
         self.loaded = 0;
         self.running = false;
         self.reload = None;
@@ -175,14 +175,19 @@ impl Counter {
         }
     }
 
-    /// What the counting element holds, in binary.
+    /// What the counting element holds of a number.
+    const fn wrapped(&self, value: u64) -> u16 {
+        if self.is_decimal() { (value % 10_000) as u16 } else { value as u16 }
+    }
+
+    /// What the counting element holds, in binary, before it is [wrapped](Self::wrapped).
     #[inline]
-    fn value(&self, now: GuestTime) -> u16 {
+    fn value(&self, now: GuestTime) -> u64 {
         if self.loaded == 0 {
-            return self.rest;
+            return self.rest.into();
         }
         let elapsed = self.elapsed(now);
-        let value = match self.mode {
+        match self.mode {
             2 => self.period() - elapsed % self.period(),
             3 => {
                 // Loaded with N, or with N − 1 if N is odd, and "decremented by two on succeeding CLK pulses".
@@ -194,8 +199,7 @@ impl Counter {
             // "The counter wraps around to the highest count and continues counting."
             _ if self.is_decimal() => u64::from(self.loaded) + 10_000 - elapsed % 10_000,
             _ => u64::from(self.loaded).wrapping_sub(elapsed),
-        };
-        if self.is_decimal() { (value % 10_000) as u16 } else { value as u16 }
+        }
     }
 
     /// The counting element as the port shows it.
@@ -203,7 +207,7 @@ impl Counter {
     fn shown(&mut self, now: GuestTime) -> u16 {
         self.settle(now);
         let value = self.value(now);
-        if self.is_decimal() { to_bcd(value) } else { value }
+        if self.is_decimal() { to_bcd(self.wrapped(value)) } else { value as u16 }
     }
 
     /// A control word that selects this counter, bits 5–0; bits 5 and 4 zero are the counter latch command.
@@ -247,13 +251,11 @@ impl Counter {
             }
             None => self.shown(now),
         };
-        let high = match self.control & 0x30 {
-            0x10 => false,
-            0x20 => true,
-            _ => {
-                self.reads_high = !self.reads_high;
-                !self.reads_high
-            }
+        let high = if self.two_bytes() {
+            self.reads_high = !self.reads_high;
+            !self.reads_high
+        } else {
+            self.control & 0x20 != 0
         };
         if high { (value >> 8) as u8 } else { value as u8 }
     }

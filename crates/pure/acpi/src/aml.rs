@@ -20,6 +20,7 @@ const SLEEP_TYPE_MOST: u8 = 7;
 /// The values of `SLP_TYP` that turn the machine off, for PM1a and PM1b control: the first two elements of the package `\_S5_`
 /// (§7.4.2). `aml` is a DSDT or SSDT, with or without its header. `None` where no definition is found whose values are
 /// constants from 0 to 7.
+#[inline(never)]
 pub fn s5_sleep_types(aml: &[u8]) -> Option<(u8, u8)> {
     aml.iter()
         .enumerate()

@@ -26,6 +26,7 @@ impl Hpet {
     ///
     /// # Errors
     /// As [`Table::new`], and [`Error::Signature`], [`Error::Length`].
+    #[inline(never)]
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let bytes = Table::expect(bytes, *b"HPET", LEAST)?.bytes();
         Self::read(bytes).ok_or(Error::Length)

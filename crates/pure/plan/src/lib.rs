@@ -376,6 +376,7 @@ pub fn read(head: &[u8], length: u64) -> Result<Plan, Refusal> {
 }
 
 /// As [`read`], into a plan that lies elsewhere: on a small stack there is no room for one. After an error `plan` means nothing.
+#[inline(never)]
 pub fn read_into(head: &[u8], length: u64, plan: &mut Plan) -> Result<(), Refusal> {
     plan.compartments.clear();
     let header: &[u8; HEADER_LENGTH] = head.first_chunk().ok_or(Refusal::TooShort)?;
@@ -412,6 +413,7 @@ pub fn read_into(head: &[u8], length: u64, plan: &mut Plan) -> Result<(), Refusa
 }
 
 /// Checks a plan's rules; payloads must lie between `payloads` and `length`.
+#[inline(never)]
 fn check(plan: &Plan, payloads: u64, length: u64) -> Result<(), Refusal> {
     if plan.compartments.is_empty() {
         return Err(Refusal::Empty);

@@ -54,6 +54,7 @@ impl Reader<'_> {
         Some(Label { text: self.text()?, colour: self.double()? })
     }
 
+    #[inline(never)]
     pub(crate) fn compartment(&mut self) -> Option<Compartment> {
         Some(Compartment {
             name: self.text()?,

@@ -17,7 +17,7 @@
 #![cfg_attr(not(test), no_std)]
 
 /// Bytes that an image keeps for its table.
-pub const CAPACITY: usize = 7 * 1024;
+pub const CAPACITY: usize = 6 * 1024 + 512;
 /// The first bytes of every table.
 pub const MAGIC: [u8; 8] = *b"RFSYMBL2";
 /// Bytes before the pairs.
