@@ -72,21 +72,32 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[inline(never)]
     fn rare(&self, vcpu: &mut VirtualProcessor<I>, exit: &Exit) {
         let fault = match exit {
-            Exit::Port(access) => return self.port(vcpu, access),
+            Exit::Port(access) => {
+                return self.port(vcpu, access, Self::port_in_seldom, Self::port_out_seldom);
+            }
             Exit::StringPort(access) => {
                 // Where it is over early, all is seen to.
                 let _ = self.string_port(vcpu, access);
                 return;
             }
             Exit::SetExtendedControl => {
-                return self.finish_if(vcpu, Intercepted::SetExtendedControl, Self::set_extended_control);
+                let Ok(next) = self.next_in_full(vcpu, Intercepted::SetExtendedControl) else { return };
+                if self.set_extended_control(vcpu) {
+                    return vcpu.virt.complete(next);
+                }
+                Fault::GP
             }
             Exit::Hypercall => {
                 // No hypercall exists yet. Without one, VMMCALL is what it is on a processor without SVM.
                 self.note(Kind::Unknown, Subject::Hypercall(vcpu.virt.general(General::Rax)));
                 Fault::InvalidOpcode
             }
-            Exit::Pause => return self.finish_if(vcpu, Intercepted::Pause, |_, _| true),
+            Exit::Pause => {
+                if let Ok(next) = self.next_in_full(vcpu, Intercepted::Pause) {
+                    vcpu.virt.complete(next);
+                }
+                return;
+            }
             // Caches are coherent and belong to the host: a guest that writes them back or drops them changes nothing. The privilege
             // was checked by the processor.
             Exit::CacheInvalidation => return self.cache(vcpu),
@@ -169,7 +180,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     #[inline(never)]
     fn next_in_full(&self, vcpu: &mut VirtualProcessor<I>, expected: Intercepted) -> Result<u64, Over> {
         let physical_bits = self.compartment.cpuid.physical_bits();
-        fetch::next_in_full(&vcpu.virt, self.memory, expected, physical_bits)
+        fetch::next(&vcpu.virt, self.memory, expected, physical_bits)
             .map_err(|trouble| self.trouble(vcpu, trouble))
     }
 
@@ -225,9 +236,15 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         true
     }
 
-    /// IN and OUT.
+    /// IN and OUT, with the functions that reach the device: those that are compiled into the run loop, or those that are not.
     #[inline(always)]
-    pub fn port(&self, vcpu: &mut VirtualProcessor<I>, access: &PortExit) {
+    pub fn port(
+        &self,
+        vcpu: &mut VirtualProcessor<I>,
+        access: &PortExit,
+        read: impl FnOnce(&Self, &VirtualProcessor<I>, u16, Width) -> u32,
+        write: impl FnOnce(&Self, &VirtualProcessor<I>, u16, Width, u32),
+    ) {
         let Some(next) = vcpu.virt.after_port() else {
             self.stop(vcpu, Reason::UnknownExit(0x7b));
             return;
@@ -235,7 +252,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let (port, width) = (access.port, access.width);
         match access.direction {
             Direction::In => {
-                let value = self.port_in(vcpu, port, width);
+                let value = read(self, vcpu, port, width);
                 let old = vcpu.virt.general(General::Rax);
                 // Nearly all are bytes: the compiler makes less of this than of the general case.
                 let new = if width == Width::Byte {
@@ -247,7 +264,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             Direction::Out => {
                 let value = vcpu.virt.general(General::Rax) & width.mask();
-                self.port_out(vcpu, port, width, value as u32);
+                write(self, vcpu, port, width, value as u32);
             }
         }
         vcpu.virt.complete(next);
@@ -264,8 +281,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         if I::LegacyPic::CLOCKED { self.compartment.time(self.host.now()) } else { GuestTime(0) }
     }
 
+    /// Reads a port: all ones where nobody claims it.
     #[inline(always)]
-    fn port_in(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
+    pub fn port_in(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
         let own = vcpu.number;
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
@@ -273,39 +291,66 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return u32::MAX;
         }
         if owner == Self::PIC {
-            return self.with_devices_at(own, self.pic_time(), |devices, context| {
-                devices.pic.read_claimed(port, width, context)
-            });
+            return self.pic_in(own, port, width);
         }
-        self.with_devices(own, move |devices, context| devices.others.read_port(owner, port, width, context))
+        self.others_in(own, owner, port, width)
     }
 
+    /// Writes a port; nothing happens where nobody claims it.
     #[inline(always)]
-    fn port_out(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
+    pub fn port_out(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
         let own = vcpu.number;
         let owner = Self::PORTS.owner(port);
         if owner == 0 {
             self.unclaimed(vcpu, Access::port_write(port));
         } else if owner == Self::PIC {
-            self.with_devices_at(own, self.pic_time(), |devices, context| {
-                devices.pic.write_claimed(port, width, value, context);
-                self.look_at_pic(own, devices);
-            });
+            self.pic_out(own, port, width, value);
         } else {
-            self.with_devices(own, move |devices, context| {
-                devices.others.write_port(owner, port, width, value, context);
-            });
+            self.others_out(own, owner, port, width, value);
         }
     }
 
+    /// As [`Self::port_in`], not compiled into its callers.
     #[inline(never)]
-    fn string_port_in(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
+    fn port_in_seldom(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width) -> u32 {
         self.port_in(vcpu, port, width)
     }
 
+    /// As [`Self::port_out`], not compiled into its callers.
     #[inline(never)]
-    fn string_port_out(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
+    fn port_out_seldom(&self, vcpu: &VirtualProcessor<I>, port: u16, width: Width, value: u32) {
         self.port_out(vcpu, port, width, value);
+    }
+
+    /// Reads a port of the PIC.
+    #[inline(never)]
+    fn pic_in(&self, own: u8, port: u16, width: Width) -> u32 {
+        self.with_devices_at(own, self.pic_time(), |devices, context| {
+            devices.pic.read_claimed(port, width, context)
+        })
+    }
+
+    /// Writes a port of the PIC.
+    #[inline(never)]
+    fn pic_out(&self, own: u8, port: u16, width: Width, value: u32) {
+        self.with_devices_at(own, self.pic_time(), |devices, context| {
+            devices.pic.write_claimed(port, width, value, context);
+            self.look_at_pic(own, devices);
+        });
+    }
+
+    /// Reads a port of a device that is not the PIC.
+    #[inline(always)]
+    fn others_in(&self, own: u8, owner: u8, port: u16, width: Width) -> u32 {
+        self.with_devices(own, move |devices, context| devices.others.read_port(owner, port, width, context))
+    }
+
+    /// Writes a port of a device that is not the PIC.
+    #[inline(always)]
+    fn others_out(&self, own: u8, owner: u8, port: u16, width: Width, value: u32) {
+        self.with_devices(own, move |devices, context| {
+            devices.others.write_port(owner, port, width, value, context);
+        });
     }
 
     /// INS and OUTS: one element an exit; with a repeat prefix the guest executes the instruction again for the next.
@@ -329,14 +374,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         // Reading first finds out whether the memory is there before the device is touched.
         self.copy_linear(vcpu, linear, wanted, buffer, false)?;
         if incoming {
-            let value = self.string_port_in(vcpu, access.port, access.width);
+            let value = self.port_in_seldom(vcpu, access.port, access.width);
             for (to, from) in buffer.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
             self.copy_linear(vcpu, linear, wanted, buffer, true)?;
         } else {
             let value = buffer.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            self.string_port_out(vcpu, access.port, access.width, value);
+            self.port_out_seldom(vcpu, access.port, access.width, value);
         }
         let step = if vcpu.virt.flags().contains(x86::Rflags::DIRECTION) {
             0u64.wrapping_sub(bytes as u64)

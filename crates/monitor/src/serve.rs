@@ -79,7 +79,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             vcpu.virt.enter();
             if let Some(access) = vcpu.virt.port_exit() {
                 vcpu.count(&Exit::Port(access));
-                self.port(vcpu, &access);
+                self.port(vcpu, &access, Self::port_in, Self::port_out);
             } else {
                 match vcpu.virt.exit() {
                     Exit::Interrupted => {
