@@ -13,9 +13,8 @@ use contracts::{Context, Device, GuestTime, Line, Platform, PortRange, Savable};
 use counter::Counter;
 use x86::Width;
 
+/// Counter 0; counters 1 and 2 follow it.
 const COUNTER_0: u16 = 0x40;
-const COUNTER_1: u16 = 0x41;
-const COUNTER_2: u16 = 0x42;
 const CONTROL: u16 = 0x43;
 const PORT_B: u16 = 0x61;
 
@@ -77,12 +76,8 @@ impl Pit {
     }
 
     fn command(&mut self, word: u8, context: &mut Context<'_>) {
-        let [first, second, third] = &mut self.counters;
-        let counter = match word >> 6 {
-            0 => first,
-            1 => second,
-            2 => third,
-            _ => return self.read_back(word, context.now),
+        let Some(counter) = self.counters.get_mut(usize::from(word >> 6)) else {
+            return self.read_back(word, context.now);
         };
         counter.command(word & 0x3f, context.now);
         if word >> 6 == 0 && word & 0x30 != 0 {
@@ -147,17 +142,15 @@ impl Device for Pit {
         if matches!(port, COUNTER_0 | CONTROL) {
             self.rise_if_due(context);
         }
-        let [first, second, third] = &mut self.counters;
+        if let Some(counter) = self.counters.get_mut(usize::from(port.wrapping_sub(COUNTER_0))) {
+            counter.write(value, now);
+        }
         match port {
-            COUNTER_0 => {
-                first.write(value, now);
-                self.follow(context);
-            }
-            COUNTER_1 => second.write(value, now),
-            COUNTER_2 => third.write(value, now),
+            COUNTER_0 => self.follow(context),
             CONTROL => self.command(value, context),
             PORT_B => {
                 self.port_b = value & PORT_B_WRITABLE;
+                let [_, _, third] = &mut self.counters;
                 third.set_gate(value & GATE_2 != 0, now);
             }
             _ => {}
