@@ -94,6 +94,11 @@ impl Tester<'_> {
                 let counts = step.reading.counts(status.success(), &words);
                 if counts.failed > 0 {
                     println!("{}", words.trim_end());
+                } else {
+                    // Libtest gives a reason for each test that it leaves out.
+                    for line in words.lines().filter(|line| line.contains(" ... ignored")) {
+                        println!("skip   {}", line.trim_start_matches("test "));
+                    }
                 }
                 counts
             }
