@@ -66,6 +66,7 @@ pub fn run(mut boot: Boot) -> ! {
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
+        let free = boot.frames().free();
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
         if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
             refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
@@ -80,16 +81,19 @@ pub fn run(mut boot: Boot) -> ! {
                 ),
             );
         }
+        let taken = free.wrapping_sub(boot.frames().free());
         say(format_args!(
-            "compartment {}: {} MiB, {} vCPUs",
+            "compartment {}: {} MiB, {} vCPUs, {} KiB beside",
             compartment.name,
             compartment.memory >> 20,
-            compartment.vcpus
+            compartment.vcpus,
+            taken.wrapping_sub(compartment.memory) >> 10
         ));
     }
     say(format_args!(
-        "{cpus} processors, {} KiB of the hypervisor's own, {} MiB free, started after {} ticks",
+        "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} MiB free, started after {} ticks",
         boot.own_bytes() >> 10,
+        boot.module().map_or(0, <[u8]>::len) >> 10,
         boot.frames().free() >> 20,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
