@@ -263,8 +263,8 @@ fn the_keyboard_is_attached_to_one_compartment() {
         start(&["run", PROFILE, "--manifest", both.manifest(), "--timeout", LIMIT, "--interactive"]);
     running.wait_for("office", "this is a shell", 1);
     running.wait_for("banking", "this is a shell", 1);
-    // As a person types: no more at once than the guest's receiver holds.
-    running.send(b"\x1d1echo $((6*7))\n");
+    // Pasted: more at once than the guest's receiver holds.
+    running.send(b"\x1d1: a line of more than sixteen bytes, of which none is lost; echo $((6*7))\n");
     running.wait_for("office", "42", 1);
     running.send(b"\x1d2echo $((7*7))\n");
     running.wait_for("banking", "49", 1);

@@ -19,7 +19,7 @@ pub mod serve;
 pub mod slot;
 mod string;
 
-use audit::{Access, Kind, Subject};
+use audit::Kind;
 use compartment::Compartment;
 use console::Console;
 use contracts::{CpuIndex, Host, HostTime, Image, Leave, Scheduler, Turn, Vault, VcpuName};
@@ -33,6 +33,9 @@ use spin::Mutex;
 pub use compartment::Facts;
 pub use cpuid::CpuidTable;
 pub use lifecycle::start_state;
+
+/// Milliseconds until what was typed is offered again to a compartment whose receiver was full.
+const TYPING_PAUSE: u64 = 5;
 
 /// Ctrl-]: the next byte is for the hypervisor.
 const ATTENTION: u8 = 0x1d;
@@ -53,7 +56,7 @@ pub struct Monitor<I: Image, V: 'static, const COMPARTMENTS: usize, const VCPUS:
 /// Bytes that were typed and not yet taken, and for whom they are.
 #[derive(Debug, Default)]
 struct Keyboard {
-    waiting: Deque<u8, 64>,
+    waiting: Deque<u8, 256>,
     /// The compartment that the keyboard is attached to.
     focus: Option<u8>,
     attention: bool,
@@ -133,7 +136,11 @@ where
             }
             match next {
                 Turn::Idle { until } => {
-                    self.host.arm(until);
+                    // Another processor may run who has still to read what was typed.
+                    let pause = TYPING_PAUSE * u64::from(self.host.kilohertz());
+                    let again =
+                        self.poll_keyboard(cpu).then(|| HostTime(self.host.now().0.saturating_add(pause)));
+                    self.host.arm([until, again].into_iter().flatten().min());
                     self.host.wait();
                 }
                 Turn::Run { vcpu, until } => {
@@ -218,9 +225,12 @@ where
             return false;
         }
         let mut keyboard = self.keyboard.lock();
-        while !keyboard.waiting.is_full() {
-            let Some(byte) = self.host.console_read() else { break };
-            // There is room.
+        while let Some(byte) = self.host.console_read() {
+            if byte == ATTENTION {
+                // What a compartment does not take must not hold up the way to the others.
+                keyboard.waiting.clear();
+            }
+            // Where there is no room the byte is lost, as on a real line.
             let _ = keyboard.waiting.push_back(byte);
         }
         !keyboard.waiting.is_empty() || keyboard.attach.is_some()
@@ -253,8 +263,12 @@ where
             }
             let focus = keyboard.focus.or_else(|| self.only_compartment());
             drop(keyboard);
-            if let Some(index) = focus {
-                self.type_byte(cpu, index, byte);
+            if let Some(index) = focus
+                && !self.type_byte(cpu, index, byte)
+            {
+                // Its receiver is full: the guest reads, then there is room again.
+                let _ = self.keyboard.lock().waiting.push_front(byte);
+                return;
             }
         }
     }
@@ -281,11 +295,12 @@ where
         }
     }
 
+    /// Types a byte into a compartment; false: it has no room now.
     #[inline(never)]
-    fn type_byte(&self, cpu: CpuIndex, index: u8, byte: u8) {
-        let Some(slot) = self.slots.get(usize::from(index)) else { return };
+    fn type_byte(&self, cpu: CpuIndex, index: u8, byte: u8) -> bool {
+        let Some(slot) = self.slots.get(usize::from(index)) else { return true };
         if slot.state() != State::Running {
-            return;
+            return true;
         }
         let taken = Cell::new(true);
         self.vault.enter(usize::from(index), |compartment, memory| {
@@ -303,10 +318,7 @@ where
             };
             taken.set(serving.receive(byte));
         });
-        if !taken.get() {
-            // The guest does not read: what does not fit is lost, as on a real line.
-            slot.note(Kind::Malformed, Subject::Access(Access::port_read(0)), contracts::GuestTime::default);
-        }
+        taken.get()
     }
 }
 

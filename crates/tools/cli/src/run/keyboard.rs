@@ -21,7 +21,7 @@ pub struct Keyboard {
 pub fn attach(input: Input, quit: impl Fn() + Send + 'static) -> Keyboard {
     let before = raw();
     if before.is_some() {
-        eprintln!("the keyboard is attached: Ctrl-] 1, Ctrl-] 2 … switch compartments, Ctrl-] q ends\r");
+        eprintln!("press Ctrl-] 1, Ctrl-] 2 … to attach the keyboard to a compartment, Ctrl-] q to end\r");
     }
     thread::spawn(move || {
         let mut escape = Escape::default();
