@@ -152,14 +152,16 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     }
 
     /// An event whose delivery was cut short goes in first at the next entry. INTn does not: it is executed again, since RIP still
-    /// points at it. Nor does a virtual interrupt that is still pending: it is delivered because of that.
+    /// points at it. Nor does the virtual interrupt that is still pending: it is delivered because of that. (Its type does not tell: QEMU
+    /// calls it an exception.)
     #[cold]
     #[inline(never)]
     fn deliver_again(&mut self) {
         let pending = self.interrupt_pending();
         let block = self.block_mut();
         let cut = block.exit_interruption;
-        if cut & event::TYPE != event::SOFTWARE && !pending {
+        let stays = pending && cut as u8 == virtual_interrupt::vector_of(block.virtual_interrupt);
+        if cut & event::TYPE != event::SOFTWARE && !stays {
             block.event_injection = cut;
         }
     }
@@ -182,7 +184,8 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             // The interrupt comes first: the instruction is executed again when its handler returns.
             self.block_mut().exit_code = exit::FIRST_INTERRUPT as u64;
         }
-        if self.late {
+        // An event that was cut short goes in first; V_IRQ keeps the interrupt until then.
+        if self.late && self.block().event_injection & event::VALID == 0 {
             let block = self.block_mut();
             let vector = virtual_interrupt::vector_of(block.virtual_interrupt);
             block.virtual_interrupt = virtual_interrupt::MASKING;
@@ -771,8 +774,7 @@ mod tests {
     }
 
     fn block() -> ControlBlock {
-        // SAFETY: every bit pattern is a valid `ControlBlock`.
-        let mut block: ControlBlock = unsafe { core::mem::zeroed() };
+        let mut block = ControlBlock::zeroed();
         block.rflags = Rflags::INTERRUPT.bits();
         block
     }
@@ -862,6 +864,11 @@ mod tests {
         vcpu.block_mut().exit_interruption = event::VALID | event::INTERRUPT | 0x41;
         vcpu.deliver_again();
         assert_eq!(vcpu.block().event_injection, 0);
+        // Another event that was cut short does not stay anywhere.
+        vcpu.block_mut().exit_interruption = cut;
+        vcpu.deliver_again();
+        assert_eq!(vcpu.block().event_injection, cut);
+        vcpu.block_mut().event_injection = 0;
         // INTn is executed again.
         vcpu.block_mut().virtual_interrupt = virtual_interrupt::MASKING;
         vcpu.block_mut().exit_interruption = event::VALID | event::SOFTWARE | 0x80;
