@@ -106,6 +106,8 @@ pub struct FakeVcpu {
     pub speculation_control: u32,
     /// How often it forgot its branches.
     pub barriers: u32,
+    /// How it came to processors, in order.
+    pub attachments: Vec<Attachment, 64>,
     /// The length that `next_instruction` reports for each exit; `None`: the processor does not say.
     pub instruction_length: Option<u64>,
     /// What `fetched_instruction` reports for each exit, how many bytes and which.
@@ -135,6 +137,7 @@ impl Default for FakeVcpu {
             page_attributes: 0,
             speculation_control: 0,
             barriers: 0,
+            attachments: Vec::new(),
             instruction_length: Some(2),
             fetched: (0, [0; 15]),
             window: false,
@@ -167,7 +170,10 @@ impl Vcpu for FakeVcpu {
         self.pending = false;
         self.window = false;
     }
-    fn attach(&mut self, _: Attachment) {}
+    fn attach(&mut self, how: Attachment) {
+        // As with events: a test that attaches more often reads the first ones only.
+        let _ = self.attachments.push(how);
+    }
     fn detach(&mut self) {}
     fn enter(&mut self) {
         self.pending = false;

@@ -13,7 +13,9 @@ pub struct Attachment {
     pub cpu: CpuIndex,
     /// Another processor ran it last, or it never ran: translations that this one holds may be old.
     pub moved: bool,
-    /// This processor ran another compartment last: what its predictors learnt must not be used.
+    /// This processor ran another vCPU last, or another processor ran this one last: what the predictors learnt here must not be
+    /// used. Other vCPUs of the same compartment count, since the guest keeps its own processes apart by barriers that hold on one
+    /// processor only.
     pub stranger: bool,
 }
 

@@ -144,8 +144,8 @@ where
                     self.host.wait();
                 }
                 Turn::Run { vcpu, until } => {
-                    let stranger = last.is_some_and(|last| last != vcpu.compartment);
-                    last = Some(vcpu.compartment);
+                    let stranger = last != Some(vcpu);
+                    last = Some(vcpu);
                     let leave = self.turn(cpu, vcpu, until, stranger);
                     self.scheduler.leave(cpu, vcpu, self.host.now(), leave);
                 }

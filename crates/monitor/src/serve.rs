@@ -57,7 +57,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
         let moved = vcpu.last_cpu != Some(self.cpu);
         vcpu.last_cpu = Some(self.cpu);
-        vcpu.virt.attach(Attachment { cpu: self.cpu, moved, stranger });
+        vcpu.virt.attach(Attachment { cpu: self.cpu, moved, stranger: stranger || moved });
         vcpu.set_look();
         vcpu.set_rearm();
         self.expire_timers(vcpu);

@@ -5,12 +5,15 @@
 mod common;
 
 use address::GuestPhysical;
-use common::{OFF, PROFILE, Queue, RAM, Vault, World, console, memory, plan_of, port, run_plans};
+use common::{
+    OFF, PROFILE, Queue, RAM, Vault, World, console, memory, plan_of, port, run_plans, world_of_plans,
+};
 use contracts::absent::Absent;
 use contracts::fake::{FakeHost, FakeVcpu, Injected};
 use contracts::{
-    Access, Attached, Context, Device, Direction, Effects, Exit, GuestMemory, Image, MemoryRange, PortExit,
-    PortRange, Power, Profile, Savable, StringPortExit, Unsupported, Vault as _,
+    Access, Attached, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, HostTime, Image,
+    MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StringPortExit, Unsupported,
+    Vault as _, VcpuName,
 };
 use monitor::slot::State;
 use plan::{OnReset, OnUnclaimed};
@@ -123,6 +126,33 @@ fn a_reset_starts_again_where_the_manifest_says_so() {
     let shown = console(host);
     assert!(shown.contains("report office state=stopped reason=\"triple fault\" restarts=2"), "{shown}");
     assert_eq!(monitor.slots[1].state(), State::Reset);
+}
+
+/// What one vCPU taught a processor's predictors is not for the next: be that of another compartment or of the same.
+#[test]
+fn predictors_are_cleared_between_vcpus() {
+    let mut plans = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+    for plan in &mut plans {
+        (plan.vcpus, plan.start.rax) = (2, 1);
+    }
+    let [office, banking] = plans;
+    // Long enough for office's end.
+    let mut alone = [Exit::Interrupted; 10];
+    alone[9] = OFF;
+    let guests = [(office, &[][..], &[Exit::Interrupted, OFF][..]), (banking, &[], &alone)];
+    let (_, monitor, vault): (_, &World<Product>, &Vault<Product>) = world_of_plans(false, &guests);
+    // Runs between the first two turns of banking's first, and has not been started: it goes back to wait at once.
+    let second = VcpuName { compartment: 1, vcpu: 1 };
+    monitor.scheduler().wake(second, HostTime(0));
+    monitor.run(CpuIndex(0));
+    let strangers = |compartment, vcpu: usize| {
+        let came = vault.enter(compartment, |state, _| state.vcpus[vcpu].lock().virt.attachments.clone());
+        came.unwrap().iter().map(|how| how.stranger).collect::<Vec<_>>()
+    };
+    assert_eq!(strangers(0, 0), [true, true]);
+    assert_eq!(strangers(1, 1), [true, true]);
+    let turns = strangers(1, 0);
+    assert!(turns.starts_with(&[true, true]) && turns.ends_with(&[false, false]), "{turns:?}");
 }
 
 #[test]

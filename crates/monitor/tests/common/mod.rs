@@ -15,7 +15,7 @@ use plan::{Mode, OnReset, OnUnclaimed, Start};
 use spin::Mutex;
 use x86::Width;
 
-/// One processor, first come first served.
+/// One processor, first come first served. A turn is over at the first interrupt.
 pub struct Queue(Mutex<Vec<(VcpuName, bool, Option<HostTime>)>>);
 
 impl Scheduler for Queue {
@@ -40,7 +40,7 @@ impl Scheduler for Queue {
             Some(index) => {
                 let entry = queue.remove(index);
                 queue.push((entry.0, false, None));
-                Turn::Run { vcpu: entry.0, until: None }
+                Turn::Run { vcpu: entry.0, until: Some(now) }
             }
             None => Turn::Idle { until: queue.iter().filter_map(|entry| entry.2).min() },
         }
@@ -98,9 +98,8 @@ pub fn plan_of(name: &str, on_reset: OnReset) -> plan::Compartment {
 pub type Vault<I> = FakeVault<Compartment<I, 2>, 2, RAM>;
 pub type World<I> = Monitor<I, Vault<I>, 2, 2>;
 
-/// Runs guests with these plans, these bytes at their entry points and these scripts for their first vCPUs, until all have ended.
-/// Interruptible, those take interrupts from their start on.
-pub fn run_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
+/// As `run_plans`, but does not run them yet.
+pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
     interruptible: bool,
     guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
 ) -> (&'static FakeHost, &'static World<I>, &'static Vault<I>) {
@@ -131,6 +130,16 @@ pub fn run_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
         assert_eq!(vault.enter(index, |_, memory| memory.write(entry, code)), Some(Ok(())));
         assert!(monitor.admit(index as u8, plan));
     }
+    (host, monitor, vault)
+}
+
+/// Runs guests with these plans, these bytes at their entry points and these scripts for their first vCPUs, until all have ended.
+/// Interruptible, those take interrupts from their start on.
+pub fn run_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
+    interruptible: bool,
+    guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
+) -> (&'static FakeHost, &'static World<I>, &'static Vault<I>) {
+    let (host, monitor, vault) = world_of_plans(interruptible, guests);
     monitor.run(CpuIndex(0));
     (host, monitor, vault)
 }
