@@ -1,5 +1,7 @@
 //! The demonstration's product: more vCPUs than CPUs, time slices.
 
+mod foreign;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
