@@ -8,6 +8,7 @@
 mod complaints;
 mod costs;
 mod lab_amd_npt;
+mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
 mod system;
