@@ -1,5 +1,7 @@
 //! The demonstration's product: more vCPUs than CPUs, time slices.
 
+mod foreign;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -26,9 +28,27 @@ fn guests(guests: &Guests, words: &[&str]) -> Ran {
 #[test]
 fn demonstration() {
     let ran = run(&["run", "--timeout", LIMIT, "--json"]);
+    assert_eq!(ran.json["bench_machine"], "qemu-amd-epyc");
+    demonstrated(&ran);
+}
+
+/// The same on four processors.
+#[test]
+fn demonstration_on_four_processors() {
+    let ran = run(&["run", "--bench-machine", "qemu-amd-epyc-4", "--timeout", LIMIT, "--json"]);
+    ran.find("ringfence", "4 processors, ");
+    demonstrated(&ran);
+}
+
+/// The same on the later QEMU.
+#[test]
+fn demonstration_on_qemu_10() {
+    demonstrated(&run(&["run", "--bench-machine", "qemu10-amd-epyc", "--timeout", LIMIT, "--json"]));
+}
+
+fn demonstrated(ran: &Ran) {
     ran.expect_code(0);
     assert_eq!(ran.json["profile"], PROFILE);
-    assert_eq!(ran.json["bench_machine"], "qemu-amd-epyc");
     assert_eq!(ran.json["result"], "ended");
     for name in ["office", "banking"] {
         ran.find(name, &format!("Hello from {name}: Linux 6.1"));

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod complaints;
 mod costs;
 mod lab_amd_npt;
+mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
 mod system;

@@ -4,6 +4,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -67,6 +68,11 @@ impl Ran {
     /// How many lines of a console have `text`.
     pub fn count(&self, name: &str, text: &str) -> usize {
         self.console(name).filter(|line| line.text.contains(text)).count()
+    }
+
+    /// A console's text without its line ends: the hypervisor breaks lines that are too long.
+    pub fn text(&self, name: &str) -> String {
+        self.console(name).map(|line| line.text.as_str()).collect()
     }
 
     /// A compartment's part of the JSON.
@@ -162,6 +168,20 @@ impl Running {
         }
     }
 
+    /// Waits until the console of `name` has said `text`, be it across lines that the hypervisor has broken; fails if the run ends before.
+    pub fn wait_for_text(&self, name: &str, text: &str) {
+        let prefix = format!("{name}| ");
+        let mut heard = self.heard.lines.lock().unwrap();
+        loop {
+            let said = heard.0.iter().filter_map(|(_, line)| line.strip_prefix(&prefix)).collect::<String>();
+            if said.contains(text) {
+                return;
+            }
+            assert!(!heard.1, "{name} has not said {text:?}:\n{said}");
+            heard = self.heard.news.wait(heard).unwrap();
+        }
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) {
         let process = Pid::from_child(&self.child);
@@ -220,6 +240,11 @@ impl Guests {
     /// Compartments with the demonstration's kernel and RAM disk: name, further lines of the manifest, further words on the
     /// kernel's command line.
     pub fn new(compartments: &[(&str, &str, &str)]) -> Self {
+        Self::with_memory("128 MiB", compartments)
+    }
+
+    /// The same, with so much memory each.
+    pub fn with_memory(memory: &str, compartments: &[(&str, &str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         demonstration::guest_files(&tree(), folder.path())
             .expect("`./ringfence setup` has fetched the guests");
@@ -227,9 +252,37 @@ impl Guests {
         for (name, settings, words) in compartments {
             let _ = write!(
                 text,
-                "\n[[compartment]]\nname = \"{name}\"\nmemory = \"128 MiB\"\n{settings}\nboot = {{ kernel = \
+                "\n[[compartment]]\nname = \"{name}\"\nmemory = \"{memory}\"\n{settings}\nboot = {{ kernel = \
                  \"vmlinuz\", initrd = \"initramfs.img\", command-line = \"console=ttyS0 quiet panic=-1 \
                  ringfence.name={name} {words}\" }}\n"
+            );
+        }
+        let manifest = folder.path().join("test.ringfence.toml");
+        fs::write(&manifest, text).unwrap();
+        Self { _folder: folder, manifest }
+    }
+
+    /// Compartments with systems of others, see [`Foreign`].
+    pub fn foreign(guests: &[Foreign<'_>]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = "format = 1\n".to_owned();
+        for Foreign { name, kernel, busybox, settings, words } in guests {
+            let file =
+                demonstration::cached(&tree(), kernel).expect("`./ringfence setup` has fetched the guests");
+            let link = folder.path().join(kernel);
+            if !link.exists() {
+                symlink(file, link).unwrap();
+            }
+            let initrd = busybox.map_or_else(String::new, |busybox| {
+                let file = format!("{busybox}.img");
+                fs::write(folder.path().join(&file), demonstration::ram_disk(&tree(), busybox).unwrap())
+                    .unwrap();
+                format!("initrd = \"{file}\", ")
+            });
+            let _ = write!(
+                text,
+                "\n[[compartment]]\nname = \"{name}\"\n{settings}\non-reset = \"stop\"\nboot = {{ kernel = \"{kernel}\", \
+                 {initrd}command-line = \"{words}\" }}\n"
             );
         }
         let manifest = folder.path().join("test.ringfence.toml");
@@ -241,6 +294,21 @@ impl Guests {
     pub fn manifest(&self) -> &str {
         self.manifest.to_str().unwrap()
     }
+}
+
+/// A compartment with a system that is none of ours.
+#[derive(Copy, Clone)]
+pub struct Foreign<'a> {
+    /// The compartment's name.
+    pub name: &'a str,
+    /// The kernel's file in the cache.
+    pub kernel: &'a str,
+    /// For Linux: the file of the busybox in the cache, from which the demonstration's RAM disk is made.
+    pub busybox: Option<&'a str>,
+    /// Further lines of the manifest, `memory` among them.
+    pub settings: &'a str,
+    /// The kernel's command line.
+    pub words: &'a str,
 }
 
 /// How long one moment came after another.

@@ -92,6 +92,8 @@ const EXTENDED_1_EDX: u32 =
     LEAF_1_EDX & 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
 const AMD: Leaf =
     [0, u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"cAMD"), u32::from_le_bytes(*b"enti")];
+/// Leaf 0xd, subleaf 1 EAX: XSAVEC.
+const XSAVE_COMPACT: u32 = 1 << 1;
 /// CR4 bits that a guest may set wherever it is 64-bit capable.
 const CR4_ALWAYS: Cr4 = Cr4::VIRTUAL_8086
     .union(Cr4::PROTECTED_VIRTUAL_INTERRUPTS)
@@ -171,8 +173,9 @@ impl CpuidTable {
         }
         let mut state = [[0; 4]; 2];
         if one_ecx & XSAVE != 0 {
-            // XSAVEOPT and XSAVEC; XSAVES would need XSS.
-            state[0] = [basic_or_zero(0xd, 1)[0] & 0b11, 0, 0, 0];
+            // XSAVEOPT and XSAVEC, whose area has a size of its own (APM Vol. 3, CPUID Fn0000_000D_EBX_x1); XSAVES would need XSS.
+            let forms = basic_or_zero(0xd, 1)[0] & 0b11;
+            state[0] = [forms, if forms & XSAVE_COMPACT != 0 { 576 } else { 0 }, 0, 0];
             if xcr0.contains(Xcr0::AVX) {
                 state[1] = basic_or_zero(0xd, 2);
             }
@@ -240,15 +243,15 @@ impl CpuidTable {
                 }
                 7 if subleaf != 0 => return [0; 4],
                 0xb => return self.topology(subleaf, number),
-                0xd => match subleaf {
-                    0 => {
-                        if answer[0] != 0 && xcr0().contains(Xcr0::AVX) {
-                            answer[1] = 832;
-                        }
+                0xd => {
+                    if subleaf > 0 {
+                        answer = self.state.get(subleaf as usize - 1).copied().unwrap_or_default();
                     }
-                    1 | 2 => return self.state[subleaf as usize - 1],
-                    _ => return [0; 4],
-                },
+                    // The size of what XCR0 has on: 64 bytes of header behind the 512 of FXSAVE, and AVX, the same if compacted.
+                    if subleaf < 2 && answer[1] != 0 && xcr0().contains(Xcr0::AVX) {
+                        answer[1] = 832;
+                    }
+                }
                 _ => {}
             }
             return answer;
@@ -370,6 +373,15 @@ mod tests {
     }
 
     #[test]
+    fn only_a_compacted_area_has_a_size_of_its_own() {
+        let host = |leaf, subleaf| {
+            if (leaf, subleaf) == (0xd, 1) { [1, 0, 0, 0] } else { everything(leaf, subleaf) }
+        };
+        let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+        assert_eq!(table.answer(0xd, 1, 0, Cr4::XSAVE, Xcr0::all), [1, 0, 0, 0]);
+    }
+
+    #[test]
     fn bits_that_the_host_lacks_never_show() {
         let table = CpuidTable::freeze::<Absent>(nothing, 1, 1_000_000);
         let one = answer(&table, 1);
@@ -417,6 +429,9 @@ mod tests {
         assert_eq!(table.answer(1, 0, 3, Cr4::empty(), || Xcr0::X87)[2] & OSXSAVE, 0);
         assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, || Xcr0::X87)[1], 576);
         assert_eq!(table.answer(0xd, 0, 0, Cr4::XSAVE, Xcr0::all)[1], 832);
+        assert_eq!(table.answer(0xd, 1, 0, Cr4::XSAVE, || Xcr0::X87), [0b11, 576, 0, 0]);
+        assert_eq!(table.answer(0xd, 1, 0, Cr4::XSAVE, Xcr0::all), [0b11, 832, 0, 0]);
+        assert_eq!(table.answer(0xd, 3, 0, Cr4::XSAVE, Xcr0::all), [0; 4]);
         assert_eq!(table.answer(0xb, 1, 3, Cr4::empty(), || Xcr0::X87), [2, 4, 2 << 8 | 1, 3]);
     }
 }

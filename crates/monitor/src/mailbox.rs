@@ -46,7 +46,7 @@ impl Mailbox {
     /// Whether there is anything in it.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
+        self.requests.load(Ordering::Acquire) == 0
     }
 
     /// Puts a request in; answers whether the owner must be told (it was not there yet).
@@ -79,7 +79,7 @@ impl Mailbox {
     /// Takes all requests out.
     #[inline]
     pub fn take(&self) -> u32 {
-        self.requests.swap(0, Ordering::Acquire)
+        self.requests.swap(0, Ordering::AcqRel)
     }
 
     /// Takes posted vectors out, one call each.

@@ -129,8 +129,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             match vcpu.activity() {
                 Activity::Running => {}
-                // Nobody can wake it: its compartment ends, and the mail says so.
-                Activity::Halted if !self.may_wake(vcpu) => continue,
+                // Nobody can wake or start it: its compartment ends, and the mail says so.
+                Activity::Halted | Activity::WaitingForStart if !self.may_wake(vcpu) => continue,
                 _ => return Some(Leave::Halted { wake_at: self.own_deadline(vcpu) }),
             }
             if vcpu.take_rearm() {
@@ -212,6 +212,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Takes the requests out of the vCPU's mailbox. `Some`: it leaves its processor.
     fn take_mail(&self, vcpu: &mut VirtualProcessor<I>) -> Option<Leave> {
         let mailbox = self.slot.mailboxes.get(usize::from(vcpu.number))?;
+        if vcpu.activity() != Activity::Running {
+            self.slot.revive(vcpu.number);
+        }
         let requests = mailbox.take();
         vcpu.set_look();
         if requests & request::PARK != 0 {
@@ -236,7 +239,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             vcpu.virt.start(&state);
             vcpu.set_activity(Activity::Running);
-            self.slot.note_started(vcpu.number);
         }
         if requests & request::NON_MASKABLE != 0 {
             vcpu.non_maskable = true;
@@ -326,14 +328,17 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     fn awaken(&self, vcpu: &mut VirtualProcessor<I>) {
         if vcpu.activity() == Activity::Halted {
             vcpu.set_activity(Activity::Running);
-            self.slot.note_dead(vcpu.number, false);
+            self.slot.revive(vcpu.number);
         }
     }
 
-    /// Whether a halted vCPU can be woken at all; if none of the compartment's can, it is stopped.
+    /// Whether a vCPU that does not run can ever again; if none of the compartment's can, it is stopped.
     fn may_wake(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
-        let dead = !vcpu.virt.flags().contains(Rflags::INTERRUPT) && !vcpu.non_maskable;
-        if self.slot.note_dead(vcpu.number, dead) && self.slot.state() == State::Running {
+        let interruptible = vcpu.activity() == Activity::Halted
+            && (vcpu.non_maskable || vcpu.virt.flags().contains(Rflags::INTERRUPT));
+        if interruptible {
+            self.slot.revive(vcpu.number);
+        } else if self.slot.lapse(vcpu.number) && self.slot.state() == State::Running {
             self.stop(vcpu, Reason::Dead);
             return false;
         }

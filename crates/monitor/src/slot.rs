@@ -114,6 +114,9 @@ impl State {
     }
 }
 
+/// One in the counter of [`Slot::lively`], which lies above a bit for each vCPU.
+const LIVELY_AGAIN: u32 = 1 << plan::VCPUS;
+
 /// One compartment as the others see it.
 #[derive(Debug)]
 pub struct Slot<const VCPUS: usize> {
@@ -129,10 +132,8 @@ pub struct Slot<const VCPUS: usize> {
     parked: AtomicU8,
     /// Bytes of its memory that were zeroed since it ended.
     cleared: AtomicU64,
-    /// vCPUs that are halted with interrupts off, one bit each.
-    dead: AtomicU32,
-    /// vCPUs that were started, one bit each.
-    started: AtomicU32,
+    /// vCPUs that go on, or that an interrupt can wake, one bit each; above them, how often one became so again.
+    lively: AtomicU32,
     /// The PIC's output, which is LINT0 of the first vCPU.
     pub external: Wire,
     /// How often it was started again.
@@ -152,8 +153,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
             vcpus: AtomicU8::new(0),
             parked: AtomicU8::new(0),
             cleared: AtomicU64::new(0),
-            dead: AtomicU32::new(0),
-            started: AtomicU32::new(0),
+            lively: AtomicU32::new(0),
             external: Wire::new(),
             restarts: AtomicU32::new(0),
             audit: Mutex::new(Audit::new()),
@@ -231,8 +231,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
             mailbox.clear();
         }
         self.ending.lock().clear();
-        self.dead.store(0, Ordering::Relaxed);
-        self.started.store(1, Ordering::Relaxed);
+        self.lively.store(1, Ordering::Relaxed);
         self.external.settle(false);
     }
 
@@ -246,23 +245,22 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// vCPU `number` was started.
-    pub fn note_started(&self, number: u8) {
-        self.started.fetch_or(1 << (number & 31), Ordering::Relaxed);
+    /// vCPU `number` goes on, or may: it says so before it takes mail out that could wake or start it.
+    pub fn revive(&self, number: u8) {
+        let bit = 1 << (number & 15);
+        if self.lively.load(Ordering::Relaxed) & bit == 0 {
+            self.lively.fetch_add(LIVELY_AGAIN | bit, Ordering::AcqRel);
+        }
     }
 
-    /// vCPU `number` halts with interrupts off, or no longer; answers whether all that were started do.
-    pub fn note_dead(&self, number: u8, dead: bool) -> bool {
-        let bit = 1 << (number & 31);
-        let now = if dead {
-            self.dead.fetch_or(bit, Ordering::AcqRel) | bit
-        } else {
-            if self.dead.load(Ordering::Relaxed) & bit == 0 {
-                return false;
-            }
-            self.dead.fetch_and(!bit, Ordering::AcqRel) & !bit
-        };
-        dead && now == self.started.load(Ordering::Relaxed)
+    /// Nothing but NMI, INIT or a start-up can make vCPU `number` go on. Answers whether nobody is left to send it one: no vCPU is lively,
+    /// none has mail, and none became lively while that was looked at.
+    pub fn lapse(&self, number: u8) -> bool {
+        let bit = 1 << (number & 15);
+        let now = self.lively.fetch_and(!bit, Ordering::AcqRel) & !bit;
+        now.is_multiple_of(LIVELY_AGAIN)
+            && self.mailboxes.iter().all(Mailbox::is_empty)
+            && self.lively.load(Ordering::Acquire) == now
     }
 
     /// Notes something in its audit log.
@@ -291,5 +289,51 @@ impl<const VCPUS: usize> Slot<VCPUS> {
 impl<const VCPUS: usize> Default for Slot<VCPUS> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::request;
+
+    fn slot() -> Slot<2> {
+        let slot = Slot::new();
+        slot.occupy("office", 2);
+        slot.renew();
+        slot
+    }
+
+    #[test]
+    fn who_is_left_alone_is_dead() {
+        let slot = slot();
+        // The second was never started.
+        assert!(slot.lapse(0));
+        slot.revive(1);
+        assert!(!slot.lapse(0), "the other may send it NMI");
+        assert!(slot.lapse(1));
+    }
+
+    #[test]
+    fn nobody_is_dead_who_has_mail() {
+        let slot = slot();
+        slot.revive(1);
+        assert!(!slot.lapse(0));
+        // The other sends NMI and halts before the first has looked.
+        slot.mailboxes[0].put(request::NON_MASKABLE);
+        assert!(!slot.lapse(1));
+        // It wakes, and halts again: now nobody is left.
+        slot.revive(0);
+        assert_eq!(slot.mailboxes[0].take(), request::NON_MASKABLE);
+        assert!(!slot.lapse(1));
+        assert!(slot.lapse(0));
+    }
+
+    #[test]
+    fn another_life_begins_with_the_first() {
+        let slot = slot();
+        slot.revive(1);
+        slot.renew();
+        assert!(slot.lapse(0));
     }
 }

@@ -79,6 +79,8 @@ pub struct SvmVcpu<N, D> {
     held: u8,
     /// The processors that it runs on take virtual interrupts late: see [`Self::left_pending`].
     late: bool,
+    /// Where the guest has to take the interrupt that is pending.
+    injected_at: u64,
     parts: PhantomData<(N, D)>,
 }
 
@@ -107,6 +109,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             returning_at: None,
             held: 0,
             late: false,
+            injected_at: 0,
             parts: PhantomData,
         };
         let (ports, msrs) = permissions::addresses();
@@ -167,9 +170,9 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     }
 
     /// The guest came back and V_IRQ is still set. That is as it should be where it stands for a window that has not opened, or where the
-    /// host was interrupted before the guest took the interrupt. Where the guest has come to an instruction that exits, with interrupts
-    /// on, the processor is one that takes virtual interrupts late (Bochs 2.7: when IF next changes): this one goes in as an event before
-    /// the instruction, and so do all further ones.
+    /// host was interrupted before the guest took the interrupt. Where the guest, with interrupts on, has come to an instruction that
+    /// exits, or to another place than where it was to take the interrupt, the processor is one that takes virtual interrupts
+    /// late (Bochs 2.7: when IF next changes): this one goes in as an event before the instruction, and so do all further ones.
     #[cold]
     #[inline(never)]
     fn left_pending(&mut self) {
@@ -178,8 +181,12 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         if !ready || !self.interrupt_pending() {
             return;
         }
-        let code = block.exit_code as u32;
-        if !matches!(code, exit::FIRST_INTERRUPT..=exit::LAST_INTERRUPT | exit::SHUTDOWN | u32::MAX) {
+        let passed = match block.exit_code as u32 {
+            exit::FIRST_INTERRUPT..=exit::LAST_INTERRUPT => block.rip != self.injected_at,
+            exit::SHUTDOWN | u32::MAX => false,
+            _ => true,
+        };
+        if passed {
             self.late = true;
             // The interrupt comes first: the instruction is executed again when its handler returns.
             self.block_mut().exit_code = exit::FIRST_INTERRUPT as u64;
@@ -707,6 +714,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
     #[inline]
     fn inject_interrupt(&mut self, vector: u8) {
         let late = self.late;
+        self.injected_at = self.block().rip;
         let block = self.block_mut();
         if late {
             block.event_injection = event::VALID | event::INTERRUPT | vector as u64;
@@ -769,6 +777,7 @@ mod tests {
             returning_at: None,
             held: 0,
             late: false,
+            injected_at: 0,
             parts: PhantomData,
         }
     }
@@ -848,6 +857,25 @@ mod tests {
         vcpu.block_mut().event_injection = 0;
         vcpu.inject_interrupt(0x42);
         assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x42, false));
+    }
+
+    #[test]
+    fn a_guest_that_goes_on_without_exits_shows_a_late_processor() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        let interrupted_at = |vcpu: &mut SvmVcpu<_, _>, rip| {
+            (vcpu.block_mut().exit_code, vcpu.block_mut().rip) = (0x60, rip);
+            vcpu.left_pending();
+            vcpu.block().event_injection
+        };
+        // The host is interrupted before the guest does anything, as often as it likes: as it should be.
+        vcpu.block_mut().rip = 0x2000;
+        vcpu.inject_interrupt(0x42);
+        assert_eq!(interrupted_at(&mut vcpu, 0x2000), 0);
+        assert_eq!(interrupted_at(&mut vcpu, 0x2000), 0);
+        // It has executed something in between.
+        assert_eq!(interrupted_at(&mut vcpu, 0x2002), event::VALID | 0x42);
+        assert!(!vcpu.interrupt_pending());
     }
 
     #[test]

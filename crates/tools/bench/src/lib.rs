@@ -51,6 +51,9 @@ pub struct Start {
     pub accelerator: Accelerator,
     /// Whether the machine's clock counts instructions, so that a run repeats exactly (QEMU only; Bochs always does so).
     pub instruction_count: bool,
+    /// The folder with builds of emulators beside the system's, for machines that ask for one. Each is laid out as Debian's packages are:
+    /// `NAME/usr/bin/qemu-system-x86_64` and so on.
+    pub builds: PathBuf,
     /// Further arguments for the emulator, as tests need them.
     pub arguments: Vec<String>,
 }
@@ -58,7 +61,13 @@ pub struct Start {
 impl Start {
     /// Boots `media` with everything else as usual.
     pub fn new(media: Media) -> Self {
-        Self { media, accelerator: Accelerator::default(), instruction_count: false, arguments: Vec::new() }
+        Self {
+            media,
+            accelerator: Accelerator::default(),
+            instruction_count: false,
+            builds: PathBuf::new(),
+            arguments: Vec::new(),
+        }
     }
 }
 
@@ -91,6 +100,19 @@ pub enum Error {
     NoEmulator {
         /// The program.
         program: &'static str,
+    },
+    /// A build of the emulator that the machine asks for is not there.
+    #[error(
+        "bench machine \"{machine}\" is the build {build}, and that is not at {}: `./ringfence run --bench-machine {machine}` fetches it",
+        path.display()
+    )]
+    NoBuild {
+        /// The bench machine.
+        machine: String,
+        /// The build.
+        build: String,
+        /// Where it is looked for.
+        path: PathBuf,
     },
     /// The emulator did not start.
     #[error("{program} did not start: {message}")]

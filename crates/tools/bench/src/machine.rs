@@ -39,6 +39,9 @@ pub struct BenchMachine {
     pub summary: String,
     /// Which emulator.
     pub emulator: Emulator,
+    /// QEMU: which build of it, as the folder in [`Start::builds`](crate::Start::builds) is called; without it, the one on the search path.
+    #[serde(default)]
+    pub build: Option<String>,
     /// The emulator's word for the processor.
     pub cpu: String,
     /// Number of processors, 1 to 64.
@@ -74,6 +77,13 @@ impl BenchMachine {
         if !(64..=65_536).contains(&machine.memory_mib) {
             return Err(malformed("memory-mib is a number from 64 to 65536".to_owned()));
         }
+        if machine
+            .build
+            .as_ref()
+            .is_some_and(|build| Path::new(build).file_name().is_none_or(|name| name != build.as_str()))
+        {
+            return Err(malformed("build is the name of a folder, such as \"qemu-10.0\"".to_owned()));
+        }
         if machine.emulator == Emulator::Bochs {
             // Bochs loads nothing but what its firmware boots, takes 2 GiB in one piece, and has a fixed set of devices.
             if machine.boot == BootMethod::Kernel {
@@ -81,6 +91,9 @@ impl BenchMachine {
             }
             if machine.memory_mib > 2048 {
                 return Err(malformed("Bochs takes at most 2048 MiB".to_owned()));
+            }
+            if machine.build.is_some() {
+                return Err(malformed("a build can be chosen of QEMU only".to_owned()));
             }
             if !machine.devices.is_empty() {
                 return Err(malformed("devices can be added to QEMU only".to_owned()));

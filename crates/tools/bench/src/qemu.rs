@@ -1,10 +1,47 @@
 //! QEMU's command line.
 
 use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use crate::{Accelerator, BenchMachine, EXIT_PORT, Error, Media, Start};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// A QEMU of its own folder, as Debian's packages are laid out.
+pub(crate) struct Build {
+    /// The program.
+    pub program: PathBuf,
+    /// Where it looks for its modules: what the variable `QEMU_MODULE_DIR` says.
+    pub modules: PathBuf,
+    /// Where it looks for firmware.
+    firmware: [PathBuf; 2],
+}
+
+impl Build {
+    /// The build that `machine` asks for, if it asks for one.
+    pub(crate) fn of(machine: &BenchMachine, builds: &Path) -> Result<Option<Self>, Error> {
+        let Some(name) = &machine.build else {
+            return Ok(None);
+        };
+        let root = builds.join(name);
+        let program = root.join("usr/bin").join(PROGRAM);
+        if !program.is_file() {
+            return Err(Error::NoBuild { machine: machine.name.clone(), build: name.clone(), path: program });
+        }
+        let share = root.join("usr/share");
+        Ok(Some(Self {
+            program,
+            modules: root.join("usr/lib/x86_64-linux-gnu/qemu"),
+            firmware: [share.join("qemu"), share.join("seabios")],
+        }))
+    }
+
+    /// The arguments that make it find its firmware.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let folders = self.firmware.iter();
+        folders.flat_map(|folder| ["-L".to_owned(), folder.to_string_lossy().into_owned()]).collect()
+    }
+}
 
 /// The arguments that make `machine` boot `start`, its console on standard input and output.
 pub(crate) fn arguments(machine: &BenchMachine, start: &Start) -> Result<Vec<String>, Error> {

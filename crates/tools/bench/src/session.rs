@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,8 +80,21 @@ impl Session {
         let folder = tempfile::Builder::new().prefix("ringfence-").tempdir()?;
         match machine.emulator {
             Emulator::Qemu => {
-                let mut command = command(qemu::PROGRAM, &qemu::arguments(machine, start)?);
+                let mut arguments = qemu::arguments(machine, start)?;
+                let build = qemu::Build::of(machine, &start.builds)?;
+                let program =
+                    build.as_ref().map_or(Path::new(qemu::PROGRAM), |build| build.program.as_path());
+                if let Some(build) = &build {
+                    arguments.extend(build.arguments());
+                }
+                let mut command = command(program, &arguments);
+                if let Some(build) = &build {
+                    command.env("QEMU_MODULE_DIR", &build.modules);
+                }
                 command.stdin(Stdio::piped()).stdout(Stdio::piped());
+                if build.is_none() && !find(qemu::PROGRAM) {
+                    return Err(Error::NoEmulator { program: qemu::PROGRAM });
+                }
                 let mut child = spawn(qemu::PROGRAM, &mut command)?;
                 let (Some(reader), Some(writer)) = (child.stdout.take(), child.stdin.take()) else {
                     return Err(not_started(qemu::PROGRAM, "it has no standard streams"));
@@ -91,8 +105,11 @@ impl Session {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
                 let port = listener.local_addr()?.port();
                 let arguments = bochs::arguments(machine, start, folder.path(), port)?;
-                let mut command = command(bochs::PROGRAM, &arguments);
+                let mut command = command(Path::new(bochs::PROGRAM), &arguments);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).env("SDL_VIDEODRIVER", "dummy");
+                if !find(bochs::PROGRAM) {
+                    return Err(Error::NoEmulator { program: bochs::PROGRAM });
+                }
                 let mut child = spawn(bochs::PROGRAM, &mut command)?;
                 let stream = match accept(&listener, &child) {
                     Ok(stream) => stream,
@@ -182,20 +199,17 @@ impl End {
 
 /// The command that runs `program` and lets the kernel end it with its parent (`setpriv` is part of util-linux), in its own
 /// process group, so that Ctrl-C on the terminal reaches only the one who decides what it means.
-fn command(program: &str, arguments: &[String]) -> Command {
+fn command(program: &Path, arguments: &[String]) -> Command {
     let guarded = find("setpriv");
     let mut command = if guarded { Command::new("setpriv") } else { Command::new(program) };
     if guarded {
-        command.args(["--pdeathsig", "KILL", program]);
+        command.args(["--pdeathsig", "KILL"]).arg(program);
     }
     command.args(arguments).stderr(Stdio::piped()).process_group(0);
     command
 }
 
 fn spawn(program: &'static str, command: &mut Command) -> Result<Child, Error> {
-    if !find(program) {
-        return Err(Error::NoEmulator { program });
-    }
     command.spawn().map_err(|error| not_started(program, &error.to_string()))
 }
 

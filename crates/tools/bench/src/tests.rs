@@ -46,6 +46,8 @@ fn mistakes_in_a_machine_are_named() {
         ("memory-mib = 1024", "memory-mib = 1", "memory-mib is a number from 64 to 65536"),
         ("boot = \"iso\"", "boot = \"kernel\"", "Bochs has no kernel loader"),
         ("boot = \"iso\"", "boot = \"iso\"\ndevices = [\"edu\"]", "devices can be added to QEMU only"),
+        ("boot = \"iso\"", "boot = \"iso\"\nbuild = \"qemu-10.0\"", "a build can be chosen of QEMU only"),
+        ("boot = \"iso\"", "boot = \"iso\"\nbuild = \"../elsewhere\"", "build is the name of a folder"),
         ("name = \"bochs-ryzen\"", "name = \"other\"", "its name is \"other\""),
         ("cpus = 2", "cpu-count = 2", "unknown field `cpu-count`"),
     ] {
@@ -94,4 +96,25 @@ fn bochs_boots_a_cd_only() {
     assert!(text.contains("cpu: model=ryzen, count=2,"));
     assert!(text.contains("path=\"image.iso\""));
     assert!(text.contains("mode=socket-client, dev=localhost:4711"));
+}
+
+#[test]
+fn a_build_has_its_own_firmware_and_modules() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = machine("qemu10-amd-epyc");
+    let build = folder.path().join("qemu-10.0");
+    let Err(error @ Error::NoBuild { .. }) = qemu::Build::of(&machine, folder.path()) else {
+        panic!("there is no such build");
+    };
+    assert!(
+        error.to_string().contains("`./ringfence run --bench-machine qemu10-amd-epyc` fetches it"),
+        "{error}"
+    );
+    fs::create_dir_all(build.join("usr/bin")).unwrap();
+    fs::write(build.join("usr/bin/qemu-system-x86_64"), "").unwrap();
+    let found = qemu::Build::of(&machine, folder.path()).unwrap().unwrap();
+    assert_eq!(found.program, build.join("usr/bin/qemu-system-x86_64"));
+    assert!(has(&found.arguments(), ["-L", build.join("usr/share/qemu").to_str().unwrap()]));
+    assert!(has(&found.arguments(), ["-L", build.join("usr/share/seabios").to_str().unwrap()]));
+    assert!(qemu::Build::of(&self::machine("qemu-amd-epyc"), folder.path()).unwrap().is_none());
 }

@@ -39,10 +39,15 @@ pub fn stage(tree: &Tree, mode: Option<&str>) -> Result<(TempDir, PathBuf), Fail
 
 /// Puts [`KERNEL`] and [`RAM_DISK`] into `folder`, for manifests that lie there.
 pub fn guest_files(tree: &Tree, folder: &Path) -> Result<(), Failure> {
-    let kernel = kernel(tree)?;
-    let busybox = fs::read(cached(tree, "busybox")?)?;
+    symlink(kernel(tree)?, folder.join(KERNEL))?;
+    fs::write(folder.join(RAM_DISK), ram_disk(tree, "busybox")?)?;
+    Ok(())
+}
+
+/// The demonstration's RAM disk, with the busybox that the cache has under this name: that of a kernel's own architecture.
+pub fn ram_disk(tree: &Tree, busybox: &str) -> Result<Vec<u8>, Failure> {
+    let busybox = fs::read(cached(tree, busybox)?)?;
     let init = fs::read(tree.path(INIT))?;
-    symlink(kernel, folder.join(KERNEL))?;
     let entries = [
         Entry::folder("bin"),
         Entry::program("bin/busybox", busybox),
@@ -59,10 +64,8 @@ pub fn guest_files(tree: &Tree, folder: &Path) -> Result<(), Failure> {
         Entry::folder("tmp"),
         Entry::program("init", init),
     ];
-    let archive = initramfs::write(&entries)
-        .map_err(|error| Failure::environment(format!("the RAM disk cannot be made: {error}"), ""))?;
-    fs::write(folder.join(RAM_DISK), archive)?;
-    Ok(())
+    initramfs::write(&entries)
+        .map_err(|error| Failure::environment(format!("the RAM disk cannot be made: {error}"), ""))
 }
 
 /// Debian's cloud kernel, a bzImage.
@@ -70,8 +73,8 @@ pub fn kernel(tree: &Tree) -> Result<PathBuf, Failure> {
     cached(tree, "vmlinuz-cloud")
 }
 
-/// A file that set-up has put into the cache.
-fn cached(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
+/// A guest's file that set-up has put into the cache.
+pub fn cached(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
     let path = tree.cache().join("guests").join(name);
     if path.is_file() {
         return Ok(path);

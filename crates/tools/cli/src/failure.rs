@@ -161,7 +161,9 @@ impl From<bench::Error> for Failure {
                 Self::wrong_input(message, "bench machines are described in build-configs/NAME.toml")
             }
             Error::Unsupported(_) => Self::wrong_input(message, ""),
-            Error::NoAcceleration(_) | Error::NoEmulator { .. } => Self::environment(message, ""),
+            Error::NoAcceleration(_) | Error::NoEmulator { .. } | Error::NoBuild { .. } => {
+                Self::environment(message, "")
+            }
             Error::NotStarted { .. } | Error::Files(_) => {
                 Self::environment(message, "`./ringfence setup --check` says what is missing")
             }

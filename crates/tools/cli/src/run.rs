@@ -73,6 +73,7 @@ pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
         },
         // Bochs' clock counts instructions whether it is asked or not.
         instruction_count: words.icount && machine.emulator == Emulator::Qemu,
+        builds: tree.emulators(),
         ..Start::new(media)
     };
     let boot = Boot {

@@ -49,6 +49,11 @@ impl Tree {
         self.path(".ringfence")
     }
 
+    /// Builds of emulators that set-up has unpacked beside the system's.
+    pub fn emulators(&self) -> PathBuf {
+        self.cache().join("emulators")
+    }
+
     /// Everything that is built.
     pub fn target(&self) -> PathBuf {
         env::var_os("RINGFENCE_TARGET_DIR").map_or_else(|| self.path("target"), PathBuf::from)
