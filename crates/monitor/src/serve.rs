@@ -130,7 +130,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             match vcpu.activity() {
                 Activity::Running => {}
                 // Nobody can wake it: its compartment ends, and the mail says so.
-                Activity::Halted if !self.may_wake(vcpu) => continue,
+                Activity::Halted | Activity::WaitingForStart if !self.may_wake(vcpu) => continue,
                 _ => return Some(Leave::Halted { wake_at: self.own_deadline(vcpu) }),
             }
             if vcpu.take_rearm() {
@@ -237,6 +237,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             vcpu.virt.start(&state);
             vcpu.set_activity(Activity::Running);
             self.slot.note_started(vcpu.number);
+            self.slot.note_dead(vcpu.number, false);
         }
         if requests & request::NON_MASKABLE != 0 {
             vcpu.non_maskable = true;
@@ -330,10 +331,16 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
-    /// Whether a halted vCPU can be woken at all; if none of the compartment's can, it is stopped.
+    /// Whether a halted vCPU can be woken at all; if none of the compartment's can, it is stopped. One that waits for a start-up interrupt can
+    /// only be started by another.
     fn may_wake(&self, vcpu: &mut VirtualProcessor<I>) -> bool {
-        let dead = !vcpu.virt.flags().contains(Rflags::INTERRUPT) && !vcpu.non_maskable;
-        if self.slot.note_dead(vcpu.number, dead) && self.slot.state() == State::Running {
+        let waits = vcpu.activity() == Activity::WaitingForStart;
+        let dead = waits || !vcpu.virt.flags().contains(Rflags::INTERRUPT) && !vcpu.non_maskable;
+        // Whoever is the last may have sent something before.
+        if self.slot.note_dead(vcpu.number, dead)
+            && self.slot.mailboxes.iter().all(crate::mailbox::Mailbox::is_empty)
+            && self.slot.state() == State::Running
+        {
             self.stop(vcpu, Reason::Dead);
             return false;
         }

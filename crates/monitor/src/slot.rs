@@ -251,7 +251,8 @@ impl<const VCPUS: usize> Slot<VCPUS> {
         self.started.fetch_or(1 << (number & 31), Ordering::Relaxed);
     }
 
-    /// vCPU `number` halts with interrupts off, or no longer; answers whether all that were started do.
+    /// vCPU `number` halts with interrupts off or waits for a start-up interrupt, or no longer; answers whether all that were started do, so that
+    /// nobody is left to wake them.
     pub fn note_dead(&self, number: u8, dead: bool) -> bool {
         let bit = 1 << (number & 31);
         let now = if dead {
@@ -262,7 +263,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
             }
             self.dead.fetch_and(!bit, Ordering::AcqRel) & !bit
         };
-        dead && now == self.started.load(Ordering::Relaxed)
+        dead && self.started.load(Ordering::Relaxed) & !now == 0
     }
 
     /// Notes something in its audit log.
