@@ -40,7 +40,8 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
                 (_, 1) => Access::Write,
                 _ => Access::Read,
             },
-            during_walk: first >> 33 & 1 == 1,
+            // EXITINTINFO is valid: the guest came back out of the delivery of an event (APM Vol. 2 §15.7.2).
+            during_walk: (first >> 33 | block.exit_interruption >> 31) & 1 == 1,
         }),
         code @ 0..=0x1f => Exit::Control(ControlAccess {
             register: (code & 0xf) as u8,
@@ -198,6 +199,24 @@ mod tests {
             // CLTS and LMSW: no MOV, and so no register.
             assert_eq!(general(code, 9), [without, without]);
         }
+    }
+
+    #[test]
+    fn what_the_processor_touches_by_itself_is_no_access_of_an_instruction() {
+        let of = |information, cut| {
+            let mut block = block(0x400, information);
+            block.exit_interruption = cut;
+            match decode::<Absent>(&block) {
+                Exit::Memory(access) => access.during_walk,
+                other => panic!("{other:?} is no access to memory"),
+            }
+        };
+        // A write at the end of a walk; during the walk; in the middle of the delivery of a page fault.
+        assert!(!of(1 << 32 | 2, 0));
+        assert!(of(1 << 33 | 2, 0));
+        assert!(of(1 << 32 | 2, 1 << 31 | 3 << 8 | 14));
+        // A vector that is no longer valid is left there by emulators.
+        assert!(!of(1 << 32 | 2, 3 << 8 | 14));
     }
 
     #[test]
