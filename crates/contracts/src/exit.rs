@@ -93,6 +93,8 @@ pub enum Unsupported {
     Launch,
     /// RSM outside system management mode.
     ResumeFromManagement,
+    /// RDPRU, which reads registers of the processor's performance.
+    ProcessorRegisters,
 }
 
 /// The processor refused to enter the guest: a bug of ours or an impossible state that a guest made.

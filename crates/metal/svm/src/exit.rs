@@ -50,6 +50,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         }),
         0x65 => Exit::Control(ControlAccess { register: 0, write: true, general: moved::<D>(first) }),
         0x41 => Exit::Exception(Exception::Debug, 0),
+        0x51 => Exit::Exception(Exception::AlignmentCheck, first as u32),
         0x52 => Exit::Exception(Exception::MachineCheck, 0),
         0x63 => Exit::HostInit,
         0x6f => Exit::ReadPerformanceCounter,
@@ -63,6 +64,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         0x86 => Exit::Unsupported(Unsupported::Launch),
         0x8a..=0x8c => Exit::Unsupported(Unsupported::MonitorWait),
         0x8d => Exit::SetExtendedControl,
+        0x8e => Exit::Unsupported(Unsupported::ProcessorRegisters),
         u32::MAX => Exit::Failed(EntryFailure { code: block.exit_code }),
         _ => Exit::Unknown(block.exit_code),
     }
@@ -217,6 +219,14 @@ mod tests {
         assert!(of(1 << 32 | 2, 1 << 31 | 3 << 8 | 14));
         // A vector that is no longer valid is left there by emulators.
         assert!(!of(1 << 32 | 2, 3 << 8 | 14));
+    }
+
+    #[test]
+    fn exceptions_that_come_back_and_instructions_that_do_not_exist() {
+        let of = |code, information| decode::<Absent>(&block(code, information));
+        assert_eq!(of(0x41, 0), Exit::Exception(Exception::Debug, 0));
+        assert_eq!(of(0x51, 0), Exit::Exception(Exception::AlignmentCheck, 0));
+        assert_eq!(of(0x8e, 0), Exit::Unsupported(Unsupported::ProcessorRegisters));
     }
 
     #[test]

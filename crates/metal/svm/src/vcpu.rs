@@ -48,8 +48,20 @@ const ALWAYS_3: Intercepts3 = Intercepts3::INTERRUPT
     .union(Intercepts3::PORT)
     .union(Intercepts3::MSR)
     .union(Intercepts3::TASK_SWITCH)
-    .union(Intercepts3::FERR_FREEZE)
     .union(Intercepts3::SHUTDOWN);
+
+/// Intercepts of word 4: all but INT1, which raises its #DB in the guest as INT3 raises #BP.
+const ALWAYS_4: Intercepts4 = Intercepts4::all().difference(Intercepts4::ICEBP);
+
+/// Exceptions that come back. A machine check is the host's. The delivery of #DB and of #AC can raise the same exception again, and again,
+/// inside the processor, which then takes no interrupt any more: a breakpoint on the stack that #DB is delivered on, a handler of #AC on a
+/// stack that is not aligned (CVE-2015-8104, CVE-2015-5307). From here they are raised one at a time, and interrupts come between.
+const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
+    | 1 << Exception::Debug.vector()
+    | 1 << Exception::AlignmentCheck.vector();
+
+/// DR7.GD: the next access to a debug register raises #DB. Its delivery clears it (APM Vol. 2 §13.1.1).
+const GENERAL_DETECT: u64 = 1 << 13;
 
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
@@ -115,9 +127,9 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
         block.control_reads = 1 << 8;
         block.control_writes = 1 << 4 | 1 << 8;
-        block.exceptions = 1 << Exception::MachineCheck.vector();
+        block.exceptions = EXCEPTIONS;
         block.intercepts_3 = ALWAYS_3.bits();
-        block.intercepts_4 = Intercepts4::all().bits();
+        block.intercepts_4 = ALWAYS_4.bits();
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -210,6 +222,20 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         let rip = block.rip;
         self.in_non_maskable = false;
         self.returning_at = Some(rip);
+    }
+
+    /// What the delivery of #DB does beside pushing its frame, and an event that is injected does not: it clears DR7.GD, and where the exception
+    /// is a breakpoint on an instruction, RF in the frame keeps it from coming again (APM Vol. 2 §13.1.3).
+    #[cold]
+    #[inline(never)]
+    fn debug_handler_begins(&mut self) {
+        let block = self.block_mut();
+        let (status, control) = (block.dr6, block.dr7);
+        // Breakpoint 0 to 3 was met, and its kind, of four bits from bit 16 on, is the execution of an instruction.
+        if (0..4).any(|number| status >> number & 1 == 1 && control >> (16 + 4 * number) & 3 == 0) {
+            block.rflags |= Rflags::RESUME.bits();
+        }
+        block.dr7 = control & !GENERAL_DETECT;
     }
 
     /// The double-fault rules (APM Vol. 2 table 8-3) for a new exception while another one is on its way.
@@ -730,6 +756,9 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
             return false;
         };
         let code = if raised == exception { code } else { Some(0) };
+        if raised == Exception::Debug {
+            self.debug_handler_begins();
+        }
         self.block_mut().event_injection = event::VALID
             | event::EXCEPTION
             | raised.vector() as u64
@@ -848,6 +877,27 @@ mod tests {
         vcpu.block_mut().event_injection = 0;
         vcpu.inject_interrupt(0x42);
         assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x42, false));
+    }
+
+    #[test]
+    fn a_debug_exception_that_is_raised_again_leaves_what_its_delivery_would() {
+        const FLAGS: u64 = Rflags::INTERRUPT.bits();
+        const RESUME: u64 = FLAGS | Rflags::RESUME.bits();
+        // DR6, DR7; RFLAGS and DR7 afterwards. A single step under general detection; breakpoint 1 on execution, on writes, and one that was
+        // not met.
+        for (status, control, flags, left) in [
+            (1 << 14, 0x2400, FLAGS, 0x400),
+            (1 << 1, 0x408, RESUME, 0x408),
+            (1 << 1, 1 << 20 | 0x408, FLAGS, 1 << 20 | 0x408),
+            (0xffff_0ff0, 0x408, FLAGS, 0x408),
+        ] {
+            let mut block = block();
+            (block.dr6, block.dr7) = (status, control);
+            let mut vcpu = vcpu(&mut block);
+            assert!(vcpu.inject_exception(Exception::Debug, None));
+            assert_eq!((vcpu.block().rflags, vcpu.block().dr7), (flags, left), "{status:#x} {control:#x}");
+            assert_eq!(vcpu.block().event_injection, event::VALID | event::EXCEPTION | 1);
+        }
     }
 
     #[test]
