@@ -76,6 +76,8 @@ pub struct SvmVcpu<N, D> {
     general: [u64; 16],
     debug: [u64; 4],
     xcr0: Xcr0,
+    /// EFER.LME as the guest set it, without paging: see [`Vcpu::set_efer`].
+    long_mode_enable: u64,
     ticks_aux: u32,
     /// SPEC_CTRL.
     speculation: u32,
@@ -110,6 +112,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             general: [0; 16],
             debug: [0; 4],
             xcr0: Xcr0::X87,
+            long_mode_enable: 0,
             ticks_aux: 0,
             speculation: 0,
             has_ticks_aux: features.rdtscp,
@@ -160,7 +163,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     }
 
     fn long_mode(&self) -> bool {
-        self.efer().contains(Efer::LONG_MODE_ACTIVE)
+        self.block().efer & Efer::LONG_MODE_ACTIVE.bits() != 0
     }
 
     /// An event whose delivery was cut short goes in first at the next entry. INTn does not: it is executed again, since RIP still
@@ -226,14 +229,15 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
 
     /// What the delivery of #DB does beside pushing its frame, and an event that is injected does not: it clears DR7.GD, and where the exception
     /// is a breakpoint on an instruction, RF in the frame keeps it from coming again (APM Vol. 2 §13.1.3).
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn debug_handler_begins(&mut self) {
         let block = self.block_mut();
         let (status, control) = (block.dr6, block.dr7);
         // Breakpoint 0 to 3 was met, and its kind, of four bits from bit 16 on, is the execution of an instruction.
-        if (0..4).any(|number| status >> number & 1 == 1 && control >> (16 + 4 * number) & 3 == 0) {
-            block.rflags |= Rflags::RESUME.bits();
+        for number in 0..4 {
+            if status >> number & 1 == 1 && control >> (16 + 4 * number) & 3 == 0 {
+                block.rflags |= Rflags::RESUME.bits();
+            }
         }
         block.dr7 = control & !GENERAL_DETECT;
     }
@@ -370,7 +374,6 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.gdtr.set_table(state.gdt);
         block.idtr.set_table(state.idt);
         block.privilege = 0;
-        block.efer = (state.efer | Efer::SECURE_VIRTUAL_MACHINE).bits();
         block.cr0 = state.cr0.bits();
         block.cr2 = 0;
         block.cr3 = state.cr3;
@@ -391,6 +394,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.sysenter_eip = 0;
         block.page_attributes = PAGE_ATTRIBUTES_AT_RESET;
         block.debug_control = 0;
+        self.set_efer(state.efer);
         self.flush_translations();
     }
 
@@ -571,14 +575,21 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
 
     #[inline(always)]
     fn efer(&self) -> Efer {
-        Efer::from_bits_retain(self.block().efer).difference(Efer::SECURE_VIRTUAL_MACHINE)
+        let held = self.block().efer | self.long_mode_enable;
+        Efer::from_bits_retain(held).difference(Efer::SECURE_VIRTUAL_MACHINE)
     }
 
+    /// LME means nothing without paging, and the processor gets it with LMA alone: QEMU 7.2 loads the host's CR0 while EFER and CR4 are still
+    /// the guest's, and where those are LME without PAE it leaves the host without paging, which resets the machine.
+    #[inline(never)]
     fn set_efer(&mut self, value: Efer) {
         if (self.efer() ^ value).contains(Efer::NO_EXECUTE) {
             self.flush_translations();
         }
-        self.block_mut().efer = (value | Efer::SECURE_VIRTUAL_MACHINE).bits();
+        self.long_mode_enable = (value & Efer::LONG_MODE_ENABLE).bits();
+        let mut held = value | Efer::SECURE_VIRTUAL_MACHINE;
+        held.set(Efer::LONG_MODE_ENABLE, value.contains(Efer::LONG_MODE_ACTIVE));
+        self.block_mut().efer = held.bits();
     }
 
     /// Asked of the processor: emulators let a guest set it without the exit that was asked for.
@@ -789,6 +800,7 @@ mod tests {
             general: [0; 16],
             debug: [0; 4],
             xcr0: Xcr0::X87,
+            long_mode_enable: 0,
             ticks_aux: 0,
             has_ticks_aux: false,
             flush: flush::ALL,
@@ -877,6 +889,20 @@ mod tests {
         vcpu.block_mut().event_injection = 0;
         vcpu.inject_interrupt(0x42);
         assert_eq!((vcpu.block().event_injection, vcpu.interrupt_pending()), (event::VALID | 0x42, false));
+    }
+
+    #[test]
+    fn the_processor_is_told_of_long_mode_when_it_is_active() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        let (enabled, active) = (Efer::LONG_MODE_ENABLE, Efer::LONG_MODE_ENABLE | Efer::LONG_MODE_ACTIVE);
+        for (value, held) in [(Efer::empty(), 0x1000), (enabled, 0x1000), (active, 0x1500), (enabled, 0x1000)]
+        {
+            vcpu.set_efer(value | Efer::SYSTEM_CALL);
+            assert_eq!(vcpu.efer(), value | Efer::SYSTEM_CALL);
+            assert_eq!(vcpu.block().efer, held | 1);
+            assert_eq!(vcpu.long_mode(), value == active);
+        }
     }
 
     #[test]
