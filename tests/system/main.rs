@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod costs;
+mod hostile;
 mod lab_amd_npt;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
