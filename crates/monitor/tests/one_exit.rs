@@ -17,7 +17,7 @@ use monitor::slot::{Ending, Reason, Slot, State};
 use monitor::{CpuidTable, Facts};
 use plan::{Mode, OnReset, Start};
 use spin::Mutex;
-use x86::{CodeSize, Cr4, Exception, General, SegmentName, Width, msr};
+use x86::{CodeSize, Cr4, Exception, General, Rflags, SegmentName, Width, msr};
 
 /// Registers at [`REGISTERS`] and a port at [`PORT`] that remember what was written last, and read as [`READ`].
 struct Registers {
@@ -449,6 +449,37 @@ fn a_string_into_memory_writes_to_es_and_may_not_repeat() {
     assert_eq!(bench.read(0x2ffc), [0, 0, 0x44, 0x33]);
     assert_eq!((bench.general(General::Rdi), bench.general(General::Rcx)), (0x3000, 7));
     assert_eq!(bench.stepped(NOWHERE), 2);
+}
+
+/// A single step over a repeated instruction is one over each element.
+#[test]
+fn a_repeated_string_is_stepped_element_by_element() {
+    let operand = StringOperand { segment: SegmentName::Ds, size: Width::Quad };
+    let bench = Bench::new();
+    let prepare = |vcpu: &mut FakeVcpu| {
+        vcpu.state.flags |= Rflags::TRAP;
+        vcpu.state.general[General::Rsi as usize] = 0x2000;
+        vcpu.state.general[General::Rcx as usize] = 2;
+    };
+    let stepped = || bench.vcpu(|vcpu| vcpu.injected.clone());
+    let debug = Injected::Exception(Exception::Debug, None);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), prepare), None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(NOWHERE)), (1, 0));
+    assert_eq!(stepped().as_slice(), [debug]);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(NOWHERE)), (0, 2));
+    assert_eq!(stepped().as_slice(), [debug, debug]);
+    // REP STOSD to a device's registers, which is decoded.
+    let bench = Bench::new();
+    bench.put(CODE, &[0xf3, 0xab]);
+    let flow = bench.exit(write_of_memory(), |vcpu| {
+        prepare(vcpu);
+        vcpu.state.instruction_pointer = CODE;
+        vcpu.state.general[General::Rdi as usize] = REGISTERS;
+    });
+    assert_eq!(flow, None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(CODE)), (1, 0));
+    assert_eq!(bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(), [debug]);
 }
 
 #[test]
