@@ -65,7 +65,7 @@ impl Image for Product {
     type Vcpu = FakeVcpu;
     type Host = FakeHost;
     type Scheduler = NoScheduler<1>;
-    type LocalApic = Absent;
+    type LocalApic = local_apic::LocalApic;
     type IoApic = Absent;
     type LegacyPic = Absent;
     type Devices = (Attached<Registers>, ());
@@ -244,7 +244,7 @@ fn a_move_from_a_control_register_fills_the_register_that_is_named() {
         vcpu.state.general[General::R15 as usize] = u64::MAX;
     });
     assert_eq!(flow, None);
-    assert_eq!(bench.general(General::R15), 0, "without a local APIC the task priority is 0");
+    assert_eq!(bench.general(General::R15), 0, "the task priority is 0");
     assert_eq!(bench.stepped(NOWHERE), 2);
 }
 
@@ -607,4 +607,17 @@ fn speculation_controls_that_the_host_lacks_do_not_exist() {
     assert!(!bench.write_msr(msr::SPEC_CTRL, 1) && !bench.write_msr(msr::PRED_CMD, 1));
     assert_eq!(bench.vcpu(|vcpu| (vcpu.speculation_control, vcpu.barriers)), (0, 0));
     assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 2));
+}
+
+/// The local APIC's page has an address of as many bits as the compartment's physical addresses.
+#[test]
+fn the_local_apic_s_page_lies_within_physical_addresses() {
+    const FLAGS: u64 = 1 << 11;
+    let bench = Bench::on(|leaf, _| if leaf == 0x8000_0008 { [40, 0, 0, 0] } else { [u32::MAX; 4] });
+    assert!(bench.write_msr(msr::APIC_BASE, 1 << 39 | FLAGS));
+    for bit in 40..64 {
+        assert!(!bench.write_msr(msr::APIC_BASE, 1 << bit | FLAGS), "bit {bit}");
+    }
+    assert_eq!(bench.read_msr(msr::APIC_BASE).map(|base| base & !0x100), Some(1 << 39 | FLAGS));
+    assert_eq!(bench.counted(Kind::Malformed), 24);
 }
