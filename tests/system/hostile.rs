@@ -38,7 +38,7 @@ struct Expected {
     /// Which manual, and where.
     manual: String,
     /// What comes of it below Ringfence on this emulator, where that is something else.
-    emulator: Option<String>,
+    below: Option<String>,
     /// What comes of it on the bare emulator, where that is something else.
     bare: Option<String>,
     /// Why it is something else.
@@ -54,7 +54,7 @@ fn table() -> BTreeMap<String, Expected> {
     let table: BTreeMap<String, Expected> = toml::from_str(&text).unwrap();
     for (name, expected) in &table {
         assert!(!expected.manual.is_empty(), "{name}: by which manual?");
-        let departs = expected.emulator.is_some() || expected.bare.is_some();
+        let departs = expected.below.is_some() || expected.bare.is_some();
         assert_eq!(
             departs,
             expected.because.is_some(),
@@ -153,7 +153,7 @@ fn attempts_end_as_the_manual_says() {
     let table = table();
     let expected = table.iter().filter(|(_, expected)| !expected.ends);
     let expected = expected
-        .map(|(name, expected)| (name, expected.emulator.as_ref().unwrap_or(&expected.verdict).as_str()));
+        .map(|(name, expected)| (name, expected.below.as_ref().unwrap_or(&expected.verdict).as_str()));
     let found = verdicts(ran.console("hostile").map(|line| line.text.as_str()));
     compare(expected, &found, &ran.transcript());
     ran.find("hostile", "hostile done");
@@ -198,7 +198,7 @@ fn attempts_that_end_their_compartment_end_it_alone() {
     }
     let expected = all
         .iter()
-        .map(|(name, expected)| (*name, expected.emulator.as_ref().unwrap_or(&expected.verdict).as_str()));
+        .map(|(name, expected)| (*name, expected.below.as_ref().unwrap_or(&expected.verdict).as_str()));
     compare(expected, &found, &transcripts);
 }
 

@@ -269,6 +269,12 @@ pub fn start() {
             ((REAL + offset) as *mut u8).write_volatile(((begin + offset) as *const u8).read_volatile())
         };
     }
+    fill_real_vectors();
+}
+
+/// Real mode's table lies at address 0, where attempts may have written.
+pub fn fill_real_vectors() {
+    let begin = &raw const real_begin as u64;
     for vector in 0..256 {
         let handler = REAL + (&raw const real_vectors[vector] as u64 - begin);
         machine::write32(vector as u64 * 4, handler as u32);
@@ -397,4 +403,10 @@ macro_rules! code {
         }
     }};
     ($($line:literal),+ $(,)?) => { $crate::code!(@ ".code64", $($line),+) };
+}
+
+/// Changes a gate of the interrupt table of legacy mode.
+pub fn set_legacy_gate(vector: u8, gate: u64) {
+    // SAFETY: whoever changes a gate says what is to happen through it.
+    unsafe { (&raw mut LEGACY_IDT).cast::<u64>().add(vector.into()).write(gate) };
 }

@@ -1,5 +1,6 @@
 //! The local APIC, as far as attempts need it.
 
+use crate::engine;
 use crate::machine::{apic, set_apic};
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +24,18 @@ pub fn quiet() {
     set_apic(0x380, 0);
     set_apic(0x80, 0);
     // What was requested comes, and what was in service ends.
+    end_all();
+    for vector in 32..=255 {
+        engine::count(vector, vector != engine::DONE);
+    }
+    let_in(50);
+    for vector in 32..=255 {
+        engine::count(vector, false);
+    }
     set_apic(0x280, 0);
-    set_apic(0x280, 0);
+}
+
+fn end_all() {
     for _ in 0..16 {
         let busy = (0..8).any(|index| apic(0x100 + index * 0x10) != 0);
         if !busy {

@@ -15,6 +15,8 @@ unsafe extern "C" {
     static mut WINDOW_TABLE: [u64; 512];
     /// The global descriptor table.
     pub static mut GDT: [u64; 20];
+    /// The page table's second level from above: entries from 4 to 255 are free.
+    pub static mut page_directory_pointers: [u64; 512];
     /// The four directories of the first 4 GiB.
     pub static mut page_directories: [u64; 4 * 512];
 }
@@ -198,4 +200,9 @@ pub fn now() -> u64 {
     // SAFETY: reads a counter.
     unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack)) };
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// The linear address of entry `number` of the window's page table.
+pub fn window_entry(number: usize) -> u64 {
+    (&raw const WINDOW_TABLE as u64) + number as u64 * 8
 }

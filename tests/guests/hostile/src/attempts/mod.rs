@@ -1,11 +1,16 @@
 //! The attempts: one function each, named after it. What a function prints is its verdict.
 
 mod control;
+mod debug;
+mod devices;
 mod ends;
+mod forms;
 mod instructions;
 mod memory;
+mod messages;
 mod ports;
 mod registers;
+mod tables;
 
 use crate::console::print;
 use crate::engine::{self, Mode, State, Trap};
@@ -52,8 +57,18 @@ const GROUPS: &[&[Attempt]] = &[
     control::ENDS,
     registers::ATTEMPTS,
     registers::BELOW,
+    debug::ATTEMPTS,
+    forms::ATTEMPTS,
+    forms::BELOW,
+    forms::ENDS,
+    tables::ATTEMPTS,
+    tables::ENDS,
     ports::ATTEMPTS,
     ports::BELOW,
+    messages::ATTEMPTS,
+    messages::BELOW,
+    messages::ENDS,
+    devices::BELOW,
     ends::ATTEMPTS,
 ];
 
@@ -100,6 +115,7 @@ fn restore() {
         machine::set_dr7(0x400);
     }
     interrupts::quiet();
+    engine::fill_real_vectors();
 }
 
 /// CR4 as boot.s sets it: PAE, OSFXSR, OSXMMEXCPT.
