@@ -7,6 +7,7 @@
 
 mod complaints;
 mod costs;
+mod hostile;
 mod lab_amd_npt;
 mod lab_amd_npt_many;
 mod lab_amd_npt_static;

@@ -182,6 +182,13 @@ impl Running {
         }
     }
 
+    /// How many lines of the console of `name` have `text` so far.
+    pub fn count(&self, name: &str, text: &str) -> usize {
+        let prefix = format!("{name}| ");
+        let said = |line: &str| line.strip_prefix(&prefix).is_some_and(|rest| rest.contains(text));
+        self.heard.lines.lock().unwrap().0.iter().filter(|(_, line)| said(line)).count()
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) {
         let process = Pid::from_child(&self.child);

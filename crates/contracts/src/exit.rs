@@ -65,7 +65,8 @@ pub struct MemoryExit {
     pub address: GuestPhysical,
     /// What it wanted.
     pub access: Access,
-    /// Whether it was the guest's own page walk that failed, and not the access itself.
+    /// Whether no instruction wanted it, but the processor by itself: it walked the guest's page tables, or it was delivering an event and
+    /// looked for a descriptor or used the stack.
     pub during_walk: bool,
 }
 
@@ -92,6 +93,8 @@ pub enum Unsupported {
     Launch,
     /// RSM outside system management mode.
     ResumeFromManagement,
+    /// RDPRU, which reads registers of the processor's performance.
+    ProcessorRegisters,
 }
 
 /// The processor refused to enter the guest: a bug of ours or an impossible state that a guest made.

@@ -206,6 +206,9 @@ impl Vcpu for FakeVcpu {
     }
     fn complete(&mut self, next: u64) {
         self.state.instruction_pointer = next;
+        if self.state.flags.contains(Rflags::TRAP) {
+            self.inject_exception(Exception::Debug, None);
+        }
     }
     fn flags(&self) -> Rflags {
         self.state.flags

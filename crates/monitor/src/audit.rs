@@ -144,6 +144,7 @@ impl core::fmt::Display for Subject {
                     contracts::Unsupported::MonitorWait => "MONITOR/MWAIT",
                     contracts::Unsupported::Launch => "a secure launch",
                     contracts::Unsupported::ResumeFromManagement => "system management mode",
+                    contracts::Unsupported::ProcessorRegisters => "performance registers",
                 }
             ),
             Self::Hypercall(number) => write!(formatter, "hypercall {number:#x}"),

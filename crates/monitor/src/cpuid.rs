@@ -46,18 +46,10 @@ const HYPERVISOR: u32 = 1 << 31;
 /// Bits of leaf 1 ECX that need AVX.
 const NEED_AVX: u32 = 1 << 12 | 1 << 29;
 // Leaf 1 EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
-const LEAF_1_EDX: u32 = 0b1_1111_1011 & !(1 << 7)
-    | 1 << 1
-    | 1 << 8
-    | 1 << 11
-    | 1 << 13
-    | 1 << 15
-    | 1 << 17
-    | 1 << 19
-    | 1 << 23
-    | 1 << 24
-    | 1 << 25
-    | 1 << 26;
+const LEAF_1_EDX: u32 =
+    0b1_0111_1111 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26;
+const VIRTUAL_8086: u32 = 1 << 1;
+const DEBUGGING: u32 = 1 << 2;
 /// APIC, MTRR and PAT are ours: always there.
 const LEAF_1_EDX_OURS: u32 = 1 << 9 | 1 << 12 | 1 << 16;
 const HYPER_THREADING: u32 = 1 << 28;
@@ -95,10 +87,7 @@ const AMD: Leaf =
 /// Leaf 0xd, subleaf 1 EAX: XSAVEC.
 const XSAVE_COMPACT: u32 = 1 << 1;
 /// CR4 bits that a guest may set wherever it is 64-bit capable.
-const CR4_ALWAYS: Cr4 = Cr4::VIRTUAL_8086
-    .union(Cr4::PROTECTED_VIRTUAL_INTERRUPTS)
-    .union(Cr4::TIME_STAMP_DISABLE)
-    .union(Cr4::DEBUGGING)
+const CR4_ALWAYS: Cr4 = Cr4::TIME_STAMP_DISABLE
     .union(Cr4::PAGE_SIZE)
     .union(Cr4::PHYSICAL_ADDRESS)
     .union(Cr4::MACHINE_CHECK)
@@ -146,7 +135,10 @@ impl CpuidTable {
             seven_ebx &= !AVX2;
         }
         let mut cr4 = CR4_ALWAYS;
+        let virtual_8086 = Cr4::VIRTUAL_8086.union(Cr4::PROTECTED_VIRTUAL_INTERRUPTS);
         for (there, bit) in [
+            (one[3] & VIRTUAL_8086 != 0, virtual_8086),
+            (one[3] & DEBUGGING != 0, Cr4::DEBUGGING),
             (one_ecx & XSAVE != 0, Cr4::XSAVE),
             (seven_ebx & 1 << 0 != 0, Cr4::FSGSBASE),
             (seven_ebx & 1 << 7 != 0, Cr4::SUPERVISOR_EXECUTION),
@@ -392,6 +384,24 @@ mod tests {
         assert!(!table.has_tsc_aux() && !table.has_no_execute());
         assert_eq!(answer(&table, 0x8000_0008)[1], 0);
         assert!(table.speculation_control() == 0 && !table.has_branch_barrier());
+    }
+
+    #[test]
+    fn control_bits_follow_what_is_shown() {
+        for (bit, controls) in [
+            (VIRTUAL_8086, Cr4::VIRTUAL_8086 | Cr4::PROTECTED_VIRTUAL_INTERRUPTS),
+            (DEBUGGING, Cr4::DEBUGGING),
+        ] {
+            for there in [0, bit] {
+                let host = |leaf, subleaf| {
+                    let [a, b, c, d] = everything(leaf, subleaf);
+                    if leaf == 1 { [a, b, c, d & !bit | there] } else { [a, b, c, d] }
+                };
+                let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+                assert_eq!(answer(&table, 1)[3] & bit, there);
+                assert_eq!(table.cr4() & controls, if there == 0 { Cr4::empty() } else { controls });
+            }
+        }
     }
 
     #[test]

@@ -394,10 +394,18 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             let counter = vcpu.virt.general(General::Rcx);
             vcpu.virt.set_general(General::Rcx, advance(counter, u64::MAX));
         }
-        if !repeat || count == 1 {
+        Self::element_done(vcpu, next, !repeat || count == 1);
+        Ok(())
+    }
+
+    /// An element of a string instruction is done, and with `all` the instruction. A guest that single-steps gets its #DB behind each element,
+    /// with RIP still on the instruction until the last (APM Vol. 2 §13.1.4).
+    #[inline(always)]
+    pub fn element_done(vcpu: &mut VirtualProcessor<I>, next: u64, all: bool) {
+        if all || vcpu.virt.flags().contains(x86::Rflags::TRAP) {
+            let next = if all { next } else { vcpu.virt.instruction_pointer() };
             vcpu.virt.complete(next);
         }
-        Ok(())
     }
 
     /// The operand of INS or OUTS, whether it repeats, and where it ends.

@@ -130,7 +130,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             msr::APIC_BASE => {
                 let mut effects = ApicEffects::default();
-                let accepted = vcpu.apic.write_base(value, &mut effects);
+                // The address has as many bits as physical addresses have (APM Vol. 2 §16.3.1).
+                let accepted = value >> self.compartment.cpuid.physical_bits().min(52) == 0
+                    && vcpu.apic.write_base(value, &mut effects);
                 if accepted {
                     // The base decides whether there is a local APIC at all.
                     self.after_apic(vcpu, 0, &effects);

@@ -39,7 +39,9 @@ impl core::fmt::Display for Reason {
                 write!(formatter, "the processor refused the guest's state ({code:#x})")
             }
             Self::UnknownExit(code) => write!(formatter, "unknown exit {code:#x}"),
-            Self::OutsideMemory(at) => write!(formatter, "page tables or code outside its memory at {at:#x}"),
+            Self::OutsideMemory(at) => {
+                write!(formatter, "page tables, descriptors or code outside its memory at {at:#x}")
+            }
             Self::Instruction(at) => {
                 write!(formatter, "an instruction on device registers that is not supported, at {at:#x}")
             }

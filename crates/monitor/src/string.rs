@@ -31,9 +31,8 @@ pub fn carry_out<I: Image, M: GuestMemory, const VCPUS: usize>(
         // Everything else has one memory operand and was carried out by the caller.
         _ => Err(serving.stop(vcpu, Reason::Instruction(access.address.get()))),
     };
-    if done? {
-        vcpu.virt.complete(next);
-    }
+    let all = done?;
+    Serving::<'_, I, M, VCPUS>::element_done(vcpu, next, all);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use monitor::slot::{Ending, Reason, Slot, State};
 use monitor::{CpuidTable, Facts};
 use plan::{Mode, OnReset, Start};
 use spin::Mutex;
-use x86::{CodeSize, Cr4, Exception, General, SegmentName, Width, msr};
+use x86::{CodeSize, Cr4, Exception, General, Rflags, SegmentName, Width, msr};
 
 /// Registers at [`REGISTERS`] and a port at [`PORT`] that remember what was written last, and read as [`READ`].
 struct Registers {
@@ -65,7 +65,7 @@ impl Image for Product {
     type Vcpu = FakeVcpu;
     type Host = FakeHost;
     type Scheduler = NoScheduler<1>;
-    type LocalApic = Absent;
+    type LocalApic = local_apic::LocalApic;
     type IoApic = Absent;
     type LegacyPic = Absent;
     type Devices = (Attached<Registers>, ());
@@ -244,7 +244,7 @@ fn a_move_from_a_control_register_fills_the_register_that_is_named() {
         vcpu.state.general[General::R15 as usize] = u64::MAX;
     });
     assert_eq!(flow, None);
-    assert_eq!(bench.general(General::R15), 0, "without a local APIC the task priority is 0");
+    assert_eq!(bench.general(General::R15), 0, "the task priority is 0");
     assert_eq!(bench.stepped(NOWHERE), 2);
 }
 
@@ -451,6 +451,37 @@ fn a_string_into_memory_writes_to_es_and_may_not_repeat() {
     assert_eq!(bench.stepped(NOWHERE), 2);
 }
 
+/// A single step over a repeated instruction is one over each element.
+#[test]
+fn a_repeated_string_is_stepped_element_by_element() {
+    let operand = StringOperand { segment: SegmentName::Ds, size: Width::Quad };
+    let bench = Bench::new();
+    let prepare = |vcpu: &mut FakeVcpu| {
+        vcpu.state.flags |= Rflags::TRAP;
+        vcpu.state.general[General::Rsi as usize] = 0x2000;
+        vcpu.state.general[General::Rcx as usize] = 2;
+    };
+    let stepped = || bench.vcpu(|vcpu| vcpu.injected.clone());
+    let debug = Injected::Exception(Exception::Debug, None);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), prepare), None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(NOWHERE)), (1, 0));
+    assert_eq!(stepped().as_slice(), [debug]);
+    assert_eq!(bench.exit(string(Direction::Out, true, Some(operand)), |_| ()), None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(NOWHERE)), (0, 2));
+    assert_eq!(stepped().as_slice(), [debug, debug]);
+    // REP STOSD to a device's registers, which is decoded.
+    let bench = Bench::new();
+    bench.put(CODE, &[0xf3, 0xab]);
+    let flow = bench.exit(write_of_memory(), |vcpu| {
+        prepare(vcpu);
+        vcpu.state.instruction_pointer = CODE;
+        vcpu.state.general[General::Rdi as usize] = REGISTERS;
+    });
+    assert_eq!(flow, None);
+    assert_eq!((bench.general(General::Rcx), bench.stepped(CODE)), (1, 0));
+    assert_eq!(bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(), [debug]);
+}
+
 #[test]
 fn a_string_whose_operand_is_not_named_is_decoded() {
     let bench = Bench::new();
@@ -576,4 +607,17 @@ fn speculation_controls_that_the_host_lacks_do_not_exist() {
     assert!(!bench.write_msr(msr::SPEC_CTRL, 1) && !bench.write_msr(msr::PRED_CMD, 1));
     assert_eq!(bench.vcpu(|vcpu| (vcpu.speculation_control, vcpu.barriers)), (0, 0));
     assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 2));
+}
+
+/// The local APIC's page has an address of as many bits as the compartment's physical addresses.
+#[test]
+fn the_local_apic_s_page_lies_within_physical_addresses() {
+    const FLAGS: u64 = 1 << 11;
+    let bench = Bench::on(|leaf, _| if leaf == 0x8000_0008 { [40, 0, 0, 0] } else { [u32::MAX; 4] });
+    assert!(bench.write_msr(msr::APIC_BASE, 1 << 39 | FLAGS));
+    for bit in 40..64 {
+        assert!(!bench.write_msr(msr::APIC_BASE, 1 << bit | FLAGS), "bit {bit}");
+    }
+    assert_eq!(bench.read_msr(msr::APIC_BASE).map(|base| base & !0x100), Some(1 << 39 | FLAGS));
+    assert_eq!(bench.counted(Kind::Malformed), 24);
 }

@@ -11,7 +11,7 @@ use contracts::{
     Access, Attached, Context, Device, Direction, Effect, Exit, Image, LegacyPic, Line, PortExit, PortRange,
     Power, Profile, Savable, Vault as _,
 };
-use monitor::slot::State;
+use monitor::slot::{Ending, Reason, State};
 use plan::OnReset;
 use x86::Width;
 
@@ -137,4 +137,15 @@ fn an_acknowledged_pic_has_let_go_of_lint0() {
 fn a_timer_that_is_due_at_once_interrupts_before_the_next_instruction() {
     let fixed = &apic_write(LINT0, 0x41);
     assert_eq!(interrupts_of(&[fixed, &port_write(0x8f, 1)]), (vec![Injected::Interrupt(0x41)], true));
+}
+
+/// INIT to itself makes the only processor wait for a start-up interrupt that nobody is left to send.
+#[test]
+fn a_processor_that_nobody_can_start_ends_its_compartment() {
+    let code = [0x89, 0x00].repeat(0x800);
+    let init = apic_write(0x300, 0x4500);
+    let [office, banking] = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+    let guests = [(office, code.as_slice(), init.as_slice()), (banking, &[], &[OFF])];
+    let (host, monitor, _) = run_plans::<Product>(true, &guests);
+    assert_eq!(monitor.slots[0].ending(), Some(Ending::Stopped(Reason::Dead)), "{}", console(host));
 }

@@ -25,7 +25,6 @@ bitflags! {
         const PORT = 1 << 27;
         const MSR = 1 << 28;
         const TASK_SWITCH = 1 << 29;
-        const FERR_FREEZE = 1 << 30;
         const SHUTDOWN = 1 << 31;
     }
 }

@@ -40,7 +40,8 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
                 (_, 1) => Access::Write,
                 _ => Access::Read,
             },
-            during_walk: first >> 33 & 1 == 1,
+            // EXITINTINFO is valid: the guest came back out of the delivery of an event (APM Vol. 2 §15.7.2).
+            during_walk: (first >> 33 | block.exit_interruption >> 31) & 1 == 1,
         }),
         code @ 0..=0x1f => Exit::Control(ControlAccess {
             register: (code & 0xf) as u8,
@@ -49,6 +50,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         }),
         0x65 => Exit::Control(ControlAccess { register: 0, write: true, general: moved::<D>(first) }),
         0x41 => Exit::Exception(Exception::Debug, 0),
+        0x51 => Exit::Exception(Exception::AlignmentCheck, first as u32),
         0x52 => Exit::Exception(Exception::MachineCheck, 0),
         0x63 => Exit::HostInit,
         0x6f => Exit::ReadPerformanceCounter,
@@ -62,6 +64,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         0x86 => Exit::Unsupported(Unsupported::Launch),
         0x8a..=0x8c => Exit::Unsupported(Unsupported::MonitorWait),
         0x8d => Exit::SetExtendedControl,
+        0x8e => Exit::Unsupported(Unsupported::ProcessorRegisters),
         u32::MAX => Exit::Failed(EntryFailure { code: block.exit_code }),
         _ => Exit::Unknown(block.exit_code),
     }
@@ -198,6 +201,32 @@ mod tests {
             // CLTS and LMSW: no MOV, and so no register.
             assert_eq!(general(code, 9), [without, without]);
         }
+    }
+
+    #[test]
+    fn what_the_processor_touches_by_itself_is_no_access_of_an_instruction() {
+        let of = |information, cut| {
+            let mut block = block(0x400, information);
+            block.exit_interruption = cut;
+            match decode::<Absent>(&block) {
+                Exit::Memory(access) => access.during_walk,
+                other => panic!("{other:?} is no access to memory"),
+            }
+        };
+        // A write at the end of a walk; during the walk; in the middle of the delivery of a page fault.
+        assert!(!of(1 << 32 | 2, 0));
+        assert!(of(1 << 33 | 2, 0));
+        assert!(of(1 << 32 | 2, 1 << 31 | 3 << 8 | 14));
+        // A vector that is no longer valid is left there by emulators.
+        assert!(!of(1 << 32 | 2, 3 << 8 | 14));
+    }
+
+    #[test]
+    fn exceptions_that_come_back_and_instructions_that_do_not_exist() {
+        let of = |code, information| decode::<Absent>(&block(code, information));
+        assert_eq!(of(0x41, 0), Exit::Exception(Exception::Debug, 0));
+        assert_eq!(of(0x51, 0), Exit::Exception(Exception::AlignmentCheck, 0));
+        assert_eq!(of(0x8e, 0), Exit::Unsupported(Unsupported::ProcessorRegisters));
     }
 
     #[test]

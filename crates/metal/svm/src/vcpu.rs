@@ -48,8 +48,20 @@ const ALWAYS_3: Intercepts3 = Intercepts3::INTERRUPT
     .union(Intercepts3::PORT)
     .union(Intercepts3::MSR)
     .union(Intercepts3::TASK_SWITCH)
-    .union(Intercepts3::FERR_FREEZE)
     .union(Intercepts3::SHUTDOWN);
+
+/// Intercepts of word 4: all but INT1, which raises its #DB in the guest as INT3 raises #BP.
+const ALWAYS_4: Intercepts4 = Intercepts4::all().difference(Intercepts4::ICEBP);
+
+/// Exceptions that come back. A machine check is the host's. The delivery of #DB and of #AC can raise the same exception again, and again,
+/// inside the processor, which then takes no interrupt any more: a breakpoint on the stack that #DB is delivered on, a handler of #AC on a
+/// stack that is not aligned (CVE-2015-8104, CVE-2015-5307). From here they are raised one at a time, and interrupts come between.
+const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
+    | 1 << Exception::Debug.vector()
+    | 1 << Exception::AlignmentCheck.vector();
+
+/// DR7.GD: the next access to a debug register raises #DB. Its delivery clears it (APM Vol. 2 §13.1.1).
+const GENERAL_DETECT: u64 = 1 << 13;
 
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
@@ -64,6 +76,8 @@ pub struct SvmVcpu<N, D> {
     general: [u64; 16],
     debug: [u64; 4],
     xcr0: Xcr0,
+    /// EFER.LME as the guest set it, without paging: see [`Vcpu::set_efer`].
+    long_mode_enable: u64,
     ticks_aux: u32,
     /// SPEC_CTRL.
     speculation: u32,
@@ -100,6 +114,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             general: [0; 16],
             debug: [0; 4],
             xcr0: Xcr0::X87,
+            long_mode_enable: 0,
             ticks_aux: 0,
             speculation: 0,
             has_ticks_aux: features.rdtscp,
@@ -118,9 +133,9 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
         block.control_reads = 1 << 8;
         block.control_writes = 1 << 4 | 1 << 8;
-        block.exceptions = 1 << Exception::MachineCheck.vector();
+        block.exceptions = EXCEPTIONS;
         block.intercepts_3 = ALWAYS_3.bits();
-        block.intercepts_4 = Intercepts4::all().bits();
+        block.intercepts_4 = ALWAYS_4.bits();
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -151,7 +166,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     }
 
     fn long_mode(&self) -> bool {
-        self.efer().contains(Efer::LONG_MODE_ACTIVE)
+        self.block().efer & Efer::LONG_MODE_ACTIVE.bits() != 0
     }
 
     /// An event whose delivery was cut short goes in first at the next entry. INTn does not: it is executed again, since RIP still
@@ -217,6 +232,21 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         let rip = block.rip;
         self.in_non_maskable = false;
         self.returning_at = Some(rip);
+    }
+
+    /// What the delivery of #DB does beside pushing its frame, and an event that is injected does not: it clears DR7.GD, and where the exception
+    /// is a breakpoint on an instruction, RF in the frame keeps it from coming again (APM Vol. 2 §13.1.3).
+    #[inline(always)]
+    fn debug_handler_begins(&mut self) {
+        let block = self.block_mut();
+        let (status, control) = (block.dr6, block.dr7);
+        // Breakpoint 0 to 3 was met, and its kind, of four bits from bit 16 on, is the execution of an instruction.
+        for number in 0..4 {
+            if status >> number & 1 == 1 && control >> (16 + 4 * number) & 3 == 0 {
+                block.rflags |= Rflags::RESUME.bits();
+            }
+        }
+        block.dr7 = control & !GENERAL_DETECT;
     }
 
     /// The double-fault rules (APM Vol. 2 table 8-3) for a new exception while another one is on its way.
@@ -351,7 +381,6 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.gdtr.set_table(state.gdt);
         block.idtr.set_table(state.idt);
         block.privilege = 0;
-        block.efer = (state.efer | Efer::SECURE_VIRTUAL_MACHINE).bits();
         block.cr0 = state.cr0.bits();
         block.cr2 = 0;
         block.cr3 = state.cr3;
@@ -372,6 +401,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.sysenter_eip = 0;
         block.page_attributes = PAGE_ATTRIBUTES_AT_RESET;
         block.debug_control = 0;
+        self.set_efer(state.efer);
         self.flush_translations();
     }
 
@@ -552,14 +582,21 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
 
     #[inline(always)]
     fn efer(&self) -> Efer {
-        Efer::from_bits_retain(self.block().efer).difference(Efer::SECURE_VIRTUAL_MACHINE)
+        let held = self.block().efer | self.long_mode_enable;
+        Efer::from_bits_retain(held).difference(Efer::SECURE_VIRTUAL_MACHINE)
     }
 
+    /// LME means nothing without paging, and the processor gets it with LMA alone: QEMU 7.2 loads the host's CR0 while EFER and CR4 are still
+    /// the guest's, and where those are LME without PAE it leaves the host without paging, which resets the machine.
+    #[inline(never)]
     fn set_efer(&mut self, value: Efer) {
         if (self.efer() ^ value).contains(Efer::NO_EXECUTE) {
             self.flush_translations();
         }
-        self.block_mut().efer = (value | Efer::SECURE_VIRTUAL_MACHINE).bits();
+        self.long_mode_enable = (value & Efer::LONG_MODE_ENABLE).bits();
+        let mut held = value | Efer::SECURE_VIRTUAL_MACHINE;
+        held.set(Efer::LONG_MODE_ENABLE, value.contains(Efer::LONG_MODE_ACTIVE));
+        self.block_mut().efer = held.bits();
     }
 
     /// Asked of the processor: emulators let a guest set it without the exit that was asked for.
@@ -738,6 +775,9 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
             return false;
         };
         let code = if raised == exception { code } else { Some(0) };
+        if raised == Exception::Debug {
+            self.debug_handler_begins();
+        }
         self.block_mut().event_injection = event::VALID
             | event::EXCEPTION
             | raised.vector() as u64
@@ -768,6 +808,7 @@ mod tests {
             general: [0; 16],
             debug: [0; 4],
             xcr0: Xcr0::X87,
+            long_mode_enable: 0,
             ticks_aux: 0,
             has_ticks_aux: false,
             flush: flush::ALL,
@@ -876,6 +917,41 @@ mod tests {
         // It has executed something in between.
         assert_eq!(interrupted_at(&mut vcpu, 0x2002), event::VALID | 0x42);
         assert!(!vcpu.interrupt_pending());
+    }
+
+    #[test]
+    fn the_processor_is_told_of_long_mode_when_it_is_active() {
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        let (enabled, active) = (Efer::LONG_MODE_ENABLE, Efer::LONG_MODE_ENABLE | Efer::LONG_MODE_ACTIVE);
+        for (value, held) in [(Efer::empty(), 0x1000), (enabled, 0x1000), (active, 0x1500), (enabled, 0x1000)]
+        {
+            vcpu.set_efer(value | Efer::SYSTEM_CALL);
+            assert_eq!(vcpu.efer(), value | Efer::SYSTEM_CALL);
+            assert_eq!(vcpu.block().efer, held | 1);
+            assert_eq!(vcpu.long_mode(), value == active);
+        }
+    }
+
+    #[test]
+    fn a_debug_exception_that_is_raised_again_leaves_what_its_delivery_would() {
+        const FLAGS: u64 = Rflags::INTERRUPT.bits();
+        const RESUME: u64 = FLAGS | Rflags::RESUME.bits();
+        // DR6, DR7; RFLAGS and DR7 afterwards. A single step under general detection; breakpoint 1 on execution, on writes, and one that was
+        // not met.
+        for (status, control, flags, left) in [
+            (1 << 14, 0x2400, FLAGS, 0x400),
+            (1 << 1, 0x408, RESUME, 0x408),
+            (1 << 1, 1 << 20 | 0x408, FLAGS, 1 << 20 | 0x408),
+            (0xffff_0ff0, 0x408, FLAGS, 0x408),
+        ] {
+            let mut block = block();
+            (block.dr6, block.dr7) = (status, control);
+            let mut vcpu = vcpu(&mut block);
+            assert!(vcpu.inject_exception(Exception::Debug, None));
+            assert_eq!((vcpu.block().rflags, vcpu.block().dr7), (flags, left), "{status:#x} {control:#x}");
+            assert_eq!(vcpu.block().event_injection, event::VALID | event::EXCEPTION | 1);
+        }
     }
 
     #[test]

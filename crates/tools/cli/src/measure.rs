@@ -12,12 +12,11 @@ use profile::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{HYPERVISOR, Line};
-use crate::progress::{Progress, watch};
+use crate::progress::Progress;
 use crate::run::{Boot, Judge};
-use crate::toolchain::{TARGET, Toolchain};
 use crate::tree::Tree;
 use crate::words::BenchWords;
-use crate::{Failure, Outcome, build, demonstration, run};
+use crate::{Failure, Outcome, build, demonstration, guest, run};
 
 /// The profile that is measured: a vCPU owns its processor, so that nothing else is counted.
 const PROFILE: &str = "lab-amd-npt-static";
@@ -194,21 +193,9 @@ fn measure(
 
 /// What the friendly guest measures.
 fn friendly(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<String, u64>, Failure> {
-    let guest = tree.path("tests/guests/friendly");
-    let target_folder = tree.target().join("guests");
-    let progress = Progress::begin("building the friendly guest");
-    let mut cargo = Toolchain::find()?.cargo(&guest, "build", &target_folder);
-    let (status, words) = watch(&progress, &mut cargo)?;
-    progress.done();
-    if !status.success() {
-        return Err(Failure::does_not_hold(
-            "the friendly guest cannot be built",
-            "the compiler says why, above",
-        )
-        .with_words(words));
-    }
+    let program = guest::program(tree, "friendly")?;
     let folder = tempfile::tempdir()?;
-    symlink(target_folder.join(TARGET).join("release/friendly"), folder.path().join("friendly"))?;
+    symlink(program, folder.path().join("friendly"))?;
     let manifest = folder.path().join("friendly.ringfence.toml");
     let text = "format = 1\n\n[[compartment]]\nname = \"friendly\"\nmemory = \"64 MiB\"\nvcpus = 1\n\
                 boot = { kernel = \"friendly\" }\n";
