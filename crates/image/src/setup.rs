@@ -14,17 +14,20 @@ use monitor::compartment::Compartment;
 use monitor::slot::Slot;
 use monitor::{CpuidTable, Facts, Monitor};
 use plan::Plan;
-use spin::{Mutex, Once};
+use spin::{Mutex, MutexGuard};
 
 type State = Compartment<Product, VCPUS>;
 type Vault = PrivateVault<State, COMPARTMENTS>;
+type TheMonitor = Monitor<Product, Vault, COMPARTMENTS, VCPUS>;
 
 static VAULT: Vault = Vault::new();
 static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
-static MONITOR: Once<Monitor<Product, Vault, COMPARTMENTS, VCPUS>> = Once::new();
+/// The monitor's place, which it keeps for ever. Empty lists are all zeros and take no bytes of the image's file.
+static PLACE: Mutex<heapless::Vec<TheMonitor, 1>> = Mutex::new(heapless::Vec::new());
+/// What all processors work with, once the first has made it.
+static MONITOR: Mutex<heapless::Vec<(&TheMonitor, Features), 1>> = Mutex::new(heapless::Vec::new());
 /// What the boot module says. Too large for a processor's stack.
 static PLAN: Mutex<Plan> = Mutex::new(Plan { compartments: heapless::Vec::new() });
-static FEATURES: Once<Features> = Once::new();
 
 /// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
 const EXTENTS: usize = memory::MOST_EXTENTS + 1;
@@ -55,8 +58,11 @@ pub fn run(mut boot: Boot) -> ! {
     if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
         refuse(machine, format_args!("no memory is left for the processors' own pages"));
     }
-    let features = *FEATURES.call_once(|| boot.features);
-    let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, &SLOTS, cpus));
+    let features = boot.features;
+    let place = MutexGuard::leak(PLACE.lock());
+    let _ = place.push(Monitor::new(machine, &VAULT, &SLOTS, cpus));
+    let Some(monitor) = place.first() else { cpu::halt() };
+    let _ = MONITOR.lock().push((monitor, features));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
         refuse(
             machine,
@@ -103,8 +109,8 @@ pub fn run(mut boot: Boot) -> ! {
 
 /// What every processor does from now on.
 fn work(cpu: CpuIndex) -> ! {
-    let (Some(monitor), Some(features)) = (MONITOR.get(), FEATURES.get()) else { cpu::halt() };
-    if BackEnd::enable(cpu, features) {
+    let Some((monitor, features)) = MONITOR.lock().first().copied() else { cpu::halt() };
+    if BackEnd::enable(cpu, &features) {
         monitor.run(cpu);
     } else {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
@@ -125,7 +131,12 @@ fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize 
 
 /// The payloads of a compartment: offset in the module and length.
 fn payloads(compartment: &plan::Compartment) -> heapless::Vec<(u64, u64), { plan::SEGMENTS }> {
-    compartment.segments.iter().map(|segment| (segment.source, segment.length)).collect()
+    let mut payloads = heapless::Vec::new();
+    for segment in &compartment.segments {
+        // There is room for as many as a compartment can have. What collects does not know that, and would panic.
+        let _ = payloads.push((segment.source, segment.length));
+    }
+    payloads
 }
 
 fn space_plan<'plan>(
@@ -174,7 +185,11 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
             ));
         }
     }
-    let lists: heapless::Vec<_, { plan::COMPARTMENTS }> = plan.compartments.iter().map(payloads).collect();
+    let mut lists = heapless::Vec::<_, { plan::COMPARTMENTS }>::new();
+    for compartment in &plan.compartments {
+        // The plan holds no more.
+        let _ = lists.push(payloads(compartment));
+    }
     let plans = plan.compartments.iter().zip(&lists).enumerate().map(|(index, (compartment, payloads))| {
         space_plan(index as u8, compartment, payloads, &boot.features)
     });
@@ -200,7 +215,7 @@ fn build(
     let machine = boot.machine;
     let facts = Facts {
         // The compartment's time is 0 now; the wall clock is the host's at that moment.
-        wall_clock: machine.wall_clock() + facts.origin.0 / 1000 / u64::from(machine.kilohertz()),
+        wall_clock: machine.wall_clock() + facts.origin.0 / 1000 / u64::from(machine.kilohertz()).max(1),
         ..facts
     };
     let mut failure = None;

@@ -123,7 +123,12 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// A byte of console output.
     fn console_byte(&self, devices: &mut Devices<I>, byte: u8) {
         if devices.line.feed(byte, devices.attached) == Fed::Complete {
-            self.console.lock().line(self.host, self.name.compartment, self.slot.name(), devices.line.text());
+            self.console.lock().line(
+                self.host,
+                self.name.compartment,
+                &self.slot.name(),
+                devices.line.text(),
+            );
             devices.line.clear();
         }
     }
@@ -135,7 +140,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             self.console.lock().partial(
                 self.host,
                 self.name.compartment,
-                self.slot.name(),
+                &self.slot.name(),
                 devices.line.text(),
             );
         }

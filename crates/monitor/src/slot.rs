@@ -119,10 +119,13 @@ impl State {
 /// One in the counter of [`Slot::lively`], which lies above a bit for each vCPU.
 const LIVELY_AGAIN: u32 = 1 << plan::VCPUS;
 
+/// A compartment's name.
+pub type Name = String<{ plan::NAME_LIMIT }>;
+
 /// One compartment as the others see it.
 #[derive(Debug)]
 pub struct Slot<const VCPUS: usize> {
-    name: spin::Once<String<{ plan::NAME_LIMIT }>>,
+    name: Mutex<Name>,
     state: AtomicU8,
     /// At most one. None is all zeros, unlike an `Option`'s: vacant slots take no bytes of an image's file.
     ending: Mutex<Vec<Ending, 1>>,
@@ -148,7 +151,7 @@ impl<const VCPUS: usize> Slot<VCPUS> {
     /// Vacant.
     pub const fn new() -> Self {
         Self {
-            name: spin::Once::new(),
+            name: Mutex::new(Name::new()),
             state: AtomicU8::new(State::Vacant as u8),
             ending: Mutex::new(Vec::new()),
             mailboxes: [const { Mailbox::new() }; VCPUS],
@@ -165,15 +168,16 @@ impl<const VCPUS: usize> Slot<VCPUS> {
 
     /// Takes the slot for a compartment.
     pub fn occupy(&self, name: &str, vcpus: u8) {
-        self.name.call_once(|| String::try_from(name).unwrap_or_default());
+        *self.name.lock() = Name::try_from(name).unwrap_or_default();
         self.vcpus.store(vcpus, Ordering::Relaxed);
         self.parked.store(vcpus, Ordering::Relaxed);
         self.set_state(State::Starting);
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
-        self.name.get().map_or("", String::as_str)
+    #[inline(never)]
+    pub fn name(&self) -> Name {
+        self.name.lock().clone()
     }
 
     /// How it stands.

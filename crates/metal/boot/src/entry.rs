@@ -155,7 +155,7 @@ global_asm!(
     movl %esi, %esi
     xorl %ebp, %ebp
     call {start}
-    ud2
+    int3
 
     # The other processors: real mode, at the start of a page below 1 MiB to which this was copied.
     .code16
@@ -201,7 +201,7 @@ global_asm!(
     movq {top}(%rip), %rsp
     xorl %ebp, %ebp
     call {arrive}
-    ud2
+    int3
     .popsection
     "#,
     code = const cpu::block::CODE_DESCRIPTOR,

@@ -261,8 +261,9 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let firmware = Firmware::read(&Window, &info.root);
     let borders = entry::borders();
     cpu::fault::set_code(borders.text);
-    let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> =
-        info.modules.clone().into_iter().collect();
+    let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> = Vec::new();
+    // There is room for all.
+    let _ = excluded.extend_from_slice(&info.modules);
     let image =
         HostRange::new(HostPhysical::new(borders.text.0), borders.zeroed.1.saturating_sub(borders.text.0));
     if let Some(image) = image {

@@ -178,9 +178,9 @@ pub unsafe fn load(cpu: CpuIndex) {
 /// that `work` makes of it.
 pub unsafe fn switch_stack(cpu: CpuIndex, argument: *mut u8, work: extern "C" fn(*mut u8) -> !) -> ! {
     // SAFETY: The caller's promise. The call leaves the stack as the ABI wants it at a function's first instruction; the frames
-    // below are never returned to.
+    // below are never returned to. INT3 ends what nobody comes back to; UD2 is the mark of panics.
     unsafe {
-        asm!("mov rsp, {top}", "xor ebp, ebp", "call {work}", "ud2",
+        asm!("mov rsp, {top}", "xor ebp, ebp", "call {work}", "int3",
             top = in(reg) stack_top(cpu), work = in(reg) work, in("rdi") argument, options(noreturn));
     }
 }

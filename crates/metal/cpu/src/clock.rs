@@ -205,7 +205,7 @@ fn measure(reference: Reference) -> Option<u32> {
     apic::start_measuring();
     let clock_start = observe(&read, start, mask);
     let timer_start = observe(&apic::measured, (start.0, 0), u64::from(u32::MAX));
-    let wanted = MICROSECONDS * 1_000_000_000 / period;
+    let wanted = (MICROSECONDS * 1_000_000_000).checked_div(period)?;
     let mut patience = 10_000_000u32;
     while read().wrapping_sub(start.1) & mask < wanted {
         pause();

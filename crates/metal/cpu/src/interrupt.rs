@@ -115,7 +115,7 @@ mod stubs {
         mov rdi, rsp
         and rsp, -16
         call {report}
-        ud2
+        int3
         .popsection
         "#,
         report = sym crate::fault::report,

@@ -193,13 +193,16 @@ impl Tester<'_> {
             Ok(toolchain) => toolchain,
             Err(failure) => return self.tried("a toolchain for bare metal", Err(failure)),
         };
+        let mut panics = self.cargo(&["run", "--quiet", "--locked", "--package", "panics", "--"]);
         for profile in profiles {
             let built = build::profile_image(self.tree, profile).and_then(|folder| {
                 let size = fs::metadata(folder.join(build::ELF))?.len();
+                panics.arg(folder.join(build::DEBUG));
                 Ok(format!(" ({size} bytes)"))
             });
             self.tried(&format!("image of {}", profile.name), built);
         }
+        self.try_step(Step { name: "no image can panic".into(), command: panics, reading: Reading::Closing });
         // A folder of its own: the lints' results and the images' are not of one kind.
         let folder = self.tree.target().join("image-check");
         if toolchain.has_clippy() {
