@@ -9,7 +9,7 @@ use boot::{Boot, SpacePlan, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
 use core::fmt::Arguments;
 use cpu::Features;
-use memory::{PrivateArea, PrivateVault, Ram};
+use memory::{Frames, PrivateArea, PrivateVault, Ram};
 use monitor::compartment::Compartment;
 use monitor::slot::Slot;
 use monitor::{CpuidTable, Facts, Monitor};
@@ -22,9 +22,16 @@ type Vault = PrivateVault<State, COMPARTMENTS>;
 static VAULT: Vault = Vault::new();
 static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
 static MONITOR: Once<Monitor<Product, Vault, COMPARTMENTS, VCPUS>> = Once::new();
-/// What the boot module says. Too large for a processor's stack.
-static PLAN: Mutex<Plan> = Mutex::new(Plan { compartments: heapless::Vec::new() });
+static BOOTED: Mutex<Booted> =
+    Mutex::new(Booted { plan: Plan { compartments: heapless::Vec::new() }, frames: Frames::NONE });
 static FEATURES: Once<Features> = Once::new();
+/// What set-up works on and leaves behind. Too large for a processor's stack.
+struct Booted {
+    /// What the boot module says.
+    plan: Plan,
+    /// What is free once everything was carved. Nothing is carved or given back afterwards, and at the end of a run that is said.
+    frames: Frames,
+}
 
 /// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
 const EXTENTS: usize = memory::MOST_EXTENTS + 1;
@@ -47,14 +54,17 @@ pub fn run(mut boot: Boot) -> ! {
     if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
         refuse(machine, format_args!("{missing}"));
     }
-    let mut plan = PLAN.lock();
-    if judge(&boot, &mut plan).is_err() {
+    let mut booted = BOOTED.lock();
+    let Booted { plan, frames } = &mut *booted;
+    if judge(&boot, plan).is_err() {
         machine.power_off();
     }
     let cpus = boot.start_processors(PROFILE.limits.cpus);
     if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
         refuse(machine, format_args!("no memory is left for the processors' own pages"));
     }
+    let mut free = boot.frames().free();
+    let own = boot.frames().total().wrapping_sub(free);
     let features = *FEATURES.call_once(|| boot.features);
     let monitor = MONITOR.call_once(|| Monitor::new(machine, &VAULT, &SLOTS, cpus));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
@@ -66,7 +76,6 @@ pub fn run(mut boot: Boot) -> ! {
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
-        let free = boot.frames().free();
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
         if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
             refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
@@ -81,23 +90,24 @@ pub fn run(mut boot: Boot) -> ! {
                 ),
             );
         }
-        let taken = free.wrapping_sub(boot.frames().free());
+        let before = core::mem::replace(&mut free, boot.frames().free());
         say(format_args!(
             "compartment {}: {} MiB, {} vCPUs, {} KiB beside",
             compartment.name,
             compartment.memory >> 20,
             compartment.vcpus,
-            taken.wrapping_sub(compartment.memory) >> 10
+            before.wrapping_sub(free).wrapping_sub(compartment.memory) >> 10
         ));
     }
     say(format_args!(
-        "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} MiB free, started after {} ticks",
-        boot.own_bytes() >> 10,
+        "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} KiB free, started after {} ticks",
+        own >> 10,
         boot.module().map_or(0, <[u8]>::len) >> 10,
-        boot.frames().free() >> 20,
+        free >> 10,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
-    drop(plan);
+    core::mem::swap(frames, boot.frames_mut());
+    drop(booted);
     boot.enter(work)
 }
 
@@ -110,6 +120,7 @@ fn work(cpu: CpuIndex) -> ! {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
     }
     if cpu == CpuIndex(0) {
+        monitor.say(format_args!("{} KiB free", BOOTED.lock().frames.free() >> 10));
         monitor.say(format_args!("end"));
         monitor.host().power_off();
     }
