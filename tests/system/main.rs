@@ -9,4 +9,5 @@ mod costs;
 mod lab_amd_npt;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
+mod soak;
 mod system;

@@ -62,6 +62,24 @@ pub fn profile_image(tree: &Tree, profile: &Profile) -> Result<PathBuf, Failure>
     Ok(output)
 }
 
+/// Builds a bare-metal guest of the tests, `tests/guests/NAME`, and gives its program.
+pub fn guest(tree: &Tree, name: &str) -> Result<PathBuf, Failure> {
+    let target_folder = tree.target().join("guests");
+    let progress = Progress::begin(format!("building the guest {name}"));
+    let mut cargo =
+        Toolchain::find()?.cargo(&tree.path(&format!("tests/guests/{name}")), "build", &target_folder);
+    let (status, words) = watch(&progress, &mut cargo)?;
+    progress.done();
+    if !status.success() {
+        let failure = Failure::does_not_hold(
+            format!("the guest {name} cannot be built"),
+            "the compiler says why, above",
+        );
+        return Err(failure.with_words(words));
+    }
+    Ok(target_folder.join(TARGET).join("release").join(name))
+}
+
 /// What a manifest is checked against when no machine is known.
 pub fn environment(profile: &Profile) -> Environment {
     let limits = profile.limits;

@@ -12,9 +12,8 @@ use profile::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{HYPERVISOR, Line};
-use crate::progress::{Progress, watch};
+use crate::progress::Progress;
 use crate::run::{Boot, Judge};
-use crate::toolchain::{TARGET, Toolchain};
 use crate::tree::Tree;
 use crate::words::BenchWords;
 use crate::{Failure, Outcome, build, demonstration, run};
@@ -194,21 +193,9 @@ fn measure(
 
 /// What the friendly guest measures.
 fn friendly(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<String, u64>, Failure> {
-    let guest = tree.path("tests/guests/friendly");
-    let target_folder = tree.target().join("guests");
-    let progress = Progress::begin("building the friendly guest");
-    let mut cargo = Toolchain::find()?.cargo(&guest, "build", &target_folder);
-    let (status, words) = watch(&progress, &mut cargo)?;
-    progress.done();
-    if !status.success() {
-        return Err(Failure::does_not_hold(
-            "the friendly guest cannot be built",
-            "the compiler says why, above",
-        )
-        .with_words(words));
-    }
+    let guest = build::guest(tree, "friendly")?;
     let folder = tempfile::tempdir()?;
-    symlink(target_folder.join(TARGET).join("release/friendly"), folder.path().join("friendly"))?;
+    symlink(guest, folder.path().join("friendly"))?;
     let manifest = folder.path().join("friendly.ringfence.toml");
     let text = "format = 1\n\n[[compartment]]\nname = \"friendly\"\nmemory = \"64 MiB\"\nvcpus = 1\n\
                 boot = { kernel = \"friendly\" }\n";
@@ -355,9 +342,9 @@ mod tests {
 
     #[test]
     fn the_hypervisors_memory_is_read() {
-        let own = "2 processors, 220 KiB of the hypervisor's own, 494 MiB free, started after 7 ticks";
+        let own = "2 processors, 236 KiB of the hypervisor's own, 505856 KiB free, started after 7 ticks";
         let beside = "compartment office: 256 MiB, 2 vCPUs, 180 KiB beside";
-        assert_eq!((fixed_memory(own), fixed_memory(beside)), (Some(220), None));
+        assert_eq!((fixed_memory(own), fixed_memory(beside)), (Some(236), None));
         assert_eq!((memory_beside(own), memory_beside(beside)), (None, Some(180)));
     }
 
