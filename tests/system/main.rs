@@ -12,4 +12,5 @@ mod lab_amd_npt;
 mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
+mod soak;
 mod system;

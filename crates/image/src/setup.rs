@@ -9,7 +9,7 @@ use boot::{Boot, SpacePlan, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
 use core::fmt::Arguments;
 use cpu::Features;
-use memory::{PrivateArea, PrivateVault, Ram};
+use memory::{Frames, PrivateArea, PrivateVault, Ram};
 use monitor::compartment::Compartment;
 use monitor::slot::Slot;
 use monitor::{CpuidTable, Facts, Monitor};
@@ -26,8 +26,16 @@ static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS
 static PLACE: Mutex<heapless::Vec<TheMonitor, 1>> = Mutex::new(heapless::Vec::new());
 /// What all processors work with, once the first has made it.
 static MONITOR: Mutex<heapless::Vec<(&TheMonitor, Features), 1>> = Mutex::new(heapless::Vec::new());
-/// What the boot module says. Too large for a processor's stack.
-static PLAN: Mutex<Plan> = Mutex::new(Plan { compartments: heapless::Vec::new() });
+static BOOTED: Mutex<Booted> =
+    Mutex::new(Booted { plan: Plan { compartments: heapless::Vec::new() }, frames: Frames::NONE });
+
+/// What set-up works on and leaves behind. Too large for a processor's stack.
+struct Booted {
+    /// What the boot module says.
+    plan: Plan,
+    /// What is free once everything was carved. Nothing is carved or given back afterwards, and at the end of a run that is said.
+    frames: Frames,
+}
 
 /// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
 const EXTENTS: usize = memory::MOST_EXTENTS + 1;
@@ -50,14 +58,17 @@ pub fn run(mut boot: Boot) -> ! {
     if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
         refuse(machine, format_args!("{missing}"));
     }
-    let mut plan = PLAN.lock();
-    if judge(&boot, &mut plan).is_err() {
+    let mut booted = BOOTED.lock();
+    let Booted { plan, frames } = &mut *booted;
+    if judge(&boot, plan).is_err() {
         machine.power_off();
     }
     let cpus = boot.start_processors(PROFILE.limits.cpus);
     if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
         refuse(machine, format_args!("no memory is left for the processors' own pages"));
     }
+    let mut free = boot.frames().free();
+    let own = boot.frames().total().wrapping_sub(free);
     let features = boot.features;
     let place = MutexGuard::leak(PLACE.lock());
     let _ = place.push(Monitor::new(machine, &VAULT, &SLOTS, cpus));
@@ -72,7 +83,6 @@ pub fn run(mut boot: Boot) -> ! {
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
-        let free = boot.frames().free();
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
         if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
             refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
@@ -87,23 +97,24 @@ pub fn run(mut boot: Boot) -> ! {
                 ),
             );
         }
-        let taken = free.wrapping_sub(boot.frames().free());
+        let before = core::mem::replace(&mut free, boot.frames().free());
         say(format_args!(
             "compartment {}: {} MiB, {} vCPUs, {} KiB beside",
             compartment.name,
             compartment.memory >> 20,
             compartment.vcpus,
-            taken.wrapping_sub(compartment.memory) >> 10
+            before.wrapping_sub(free).wrapping_sub(compartment.memory) >> 10
         ));
     }
     say(format_args!(
-        "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} MiB free, started after {} ticks",
-        boot.own_bytes() >> 10,
+        "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} KiB free, started after {} ticks",
+        own >> 10,
         boot.module().map_or(0, <[u8]>::len) >> 10,
-        boot.frames().free() >> 20,
+        free >> 10,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
-    drop(plan);
+    core::mem::swap(frames, boot.frames_mut());
+    drop(booted);
     boot.enter(work)
 }
 
@@ -116,6 +127,7 @@ fn work(cpu: CpuIndex) -> ! {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
     }
     if cpu == CpuIndex(0) {
+        monitor.say(format_args!("{} KiB free", BOOTED.lock().frames.free() >> 10));
         monitor.say(format_args!("end"));
         monitor.host().power_off();
     }

@@ -88,11 +88,6 @@ impl Boot {
         &mut self.frames
     }
 
-    /// Bytes that the hypervisor's own tables and stacks take so far.
-    pub fn own_bytes(&self) -> u64 {
-        self.tables.bytes()
-    }
-
     /// The time stamp counter at the first Rust instruction.
     pub const fn entry_ticks(&self) -> u64 {
         self.entry_ticks
@@ -343,11 +338,11 @@ extern "C" fn settle(handover: *mut u8) -> ! {
     };
     MACHINE.set_wall_clock(cpu::rtc::read(firmware.century));
     route_serial(&firmware, features.apic_id);
-    let usable = frames.total() >> 20;
+    let usable = frames.total() >> 10;
     // Whatever firmware and loader left on the line ends here.
     serial::write(b"\r\n");
     say(format_args!(
-        "booted over {} by {}: {usable} MiB free, time stamp counter {} kHz by the {reference}",
+        "booted over {} by {}: {usable} KiB usable, time stamp counter {} kHz by the {reference}",
         info.protocol.name(),
         if info.loader.is_empty() { "a loader without name" } else { &info.loader },
         clock::rate(),

@@ -172,6 +172,9 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// None at all.
+    pub const NONE: Self = Self { free: Free(Vec::new()), total: 0 };
+
     /// All usable memory of `map` from 1 MiB on, without `excluded`.
     ///
     /// # Safety

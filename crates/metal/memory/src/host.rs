@@ -135,7 +135,6 @@ pub struct HostTables {
     boot: HostPhysical,
     /// Processors whose blocks are mapped, from the first on.
     blocks: u8,
-    bytes: u64,
 }
 
 const DATA: Attributes = Attributes { write: true, execute: false, uncached: false, global: true };
@@ -185,11 +184,10 @@ impl HostTables {
         // Nothing in the window is executed.
         let never = if abilities.no_execute { 1 << 63 } else { 0 };
         memory.write(boot, BOOT_WINDOW >> 39, table_entry(window) | never);
-        let bytes = memory.count * PAGE_4K;
         NEUTRAL.store(root.get(), Ordering::Release);
         BOOT.store(boot.get(), Ordering::Release);
         SHARED.store(shared, Ordering::Release);
-        Ok(Self { root, boot, blocks: 0, bytes })
+        Ok(Self { root, boot, blocks: 0 })
     }
 
     /// Loads the tables of boot: slot 0 and the boot window.
@@ -228,13 +226,7 @@ impl HostTables {
             physical += length as u64;
         }
         self.blocks = cpu.0 + 1;
-        self.bytes += memory.count * PAGE_4K + block::MAPPED as u64;
         Ok(())
-    }
-
-    /// Bytes that the tables and the blocks take.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// The tables of boot are not used any more: whoever enters a compartment comes from the neutral ones.

@@ -342,9 +342,9 @@ mod tests {
 
     #[test]
     fn the_hypervisors_memory_is_read() {
-        let own = "2 processors, 220 KiB of the hypervisor's own, 494 MiB free, started after 7 ticks";
+        let own = "2 processors, 236 KiB of the hypervisor's own, 505856 KiB free, started after 7 ticks";
         let beside = "compartment office: 256 MiB, 2 vCPUs, 180 KiB beside";
-        assert_eq!((fixed_memory(own), fixed_memory(beside)), (Some(220), None));
+        assert_eq!((fixed_memory(own), fixed_memory(beside)), (Some(236), None));
         assert_eq!((memory_beside(own), memory_beside(beside)), (None, Some(180)));
     }
 
