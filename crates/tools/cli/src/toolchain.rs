@@ -52,7 +52,7 @@ impl Toolchain {
                 "-Z",
                 "build-std=core,compiler_builtins",
                 "-Z",
-                "build-std-features=compiler-builtins-mem",
+                "build-std-features=compiler-builtins-mem,optimize_for_size",
             ]);
         }
         for inherited in [
@@ -102,7 +102,7 @@ fn flags(tree: &Tree, target_folder: &Path) -> Vec<String> {
         "code-model=small".to_owned(),
         // A table of jumps takes eight bytes an entry, and comparisons for few entries less than that. The text is padded to a page: where
         // it is little above one, more tables make the file shorter, and fewer where it has room. Measure again when it has changed.
-        "llvm-args=-min-jump-table-entries=14".to_owned(),
+        "llvm-args=-min-jump-table-entries=12".to_owned(),
         // Callers know which registers a callee leaves alone, and what only known callers call need not keep any for them. Functions that
         // assembly calls or whose address is taken keep the usual convention.
         "llvm-args=-enable-ipra".to_owned(),
