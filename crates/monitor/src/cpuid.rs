@@ -86,6 +86,34 @@ const AMD: Leaf =
     [0, u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"cAMD"), u32::from_le_bytes(*b"enti")];
 /// Leaf 0xd, subleaf 1 EAX: XSAVEC.
 const XSAVE_COMPACT: u32 = 1 << 1;
+/// The register that `text` spells at `at`, with zeros behind its end.
+const fn spelled(text: &[u8], at: usize) -> u32 {
+    let mut value = 0;
+    let mut index = at + 4;
+    while index > at {
+        index -= 1;
+        value = value << 8 | if index < text.len() { text[index] as u32 } else { 0 };
+    }
+    value
+}
+const HYPERVISOR_FIRST: Leaf =
+    [HYPERVISOR_BASE + 1, spelled(&SIGNATURE, 0), spelled(&SIGNATURE, 4), spelled(&SIGNATURE, 8)];
+const BRAND: &[u8] = b"Ringfence virtual processor";
+/// The extended leaves as far as they are the same everywhere.
+const EXTENDED: [Leaf; (EXTENDED_LAST - 0x8000_0000) as usize + 1] = {
+    let mut extended = [[0; 4]; (EXTENDED_LAST - 0x8000_0000) as usize + 1];
+    let mut register = 0;
+    while register < 12 {
+        extended[2 + register / 4][register % 4] = spelled(BRAND, 4 * register);
+        register += 1;
+    }
+    // Caches of a plain processor, since guests size their work by them: 32 KiB, 8 ways, 64-byte lines; 512 KiB second level.
+    extended[5] = [0, 0, 0x2008_0140, 0x2008_0140];
+    extended[6] = [0, 0, 0x0200_6140, 0];
+    // The time stamp counter runs at one rate in all states.
+    extended[7] = [0, 0, 0, 1 << 8];
+    extended
+};
 /// CR4 bits that a guest may set wherever it is 64-bit capable.
 const CR4_ALWAYS: Cr4 = Cr4::TIME_STAMP_DISABLE
     .union(Cr4::PAGE_SIZE)
@@ -175,7 +203,7 @@ impl CpuidTable {
 
         let first = extended_or_zero(0x8000_0001);
         let [widths, controls, ..] = extended_or_zero(0x8000_0008);
-        let mut extended = [[0; 4]; (EXTENDED_LAST - 0x8000_0000) as usize + 1];
+        let mut extended = EXTENDED;
         extended[0] = [EXTENDED_LAST, vendor_b, vendor_c, vendor_d];
         let is_amd = [0, vendor_b, vendor_c, vendor_d] == AMD;
         extended[1] = [
@@ -184,19 +212,6 @@ impl CpuidTable {
             first[2] & EXTENDED_1_ECX | if vcpus > 1 && is_amd { COMPUTE_LEGACY } else { 0 },
             first[3] & EXTENDED_1_EDX,
         ];
-        for (leaf, text) in extended[2..5]
-            .iter_mut()
-            .zip(b"Ringfence virtual processor\0                    ".chunks_exact(16))
-        {
-            for (register, bytes) in leaf.iter_mut().zip(text.chunks_exact(4)) {
-                *register = bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            }
-        }
-        // Caches of a plain processor, since guests size their work by them: 32 KiB, 8 ways, 64-byte lines; 512 KiB second level.
-        extended[5] = [0, 0, 0x2008_0140, 0x2008_0140];
-        extended[6] = [0, 0, 0x0200_6140, 0];
-        // The time stamp counter runs at one rate in all states.
-        extended[7] = [0, 0, 0, 1 << 8];
         extended[8] = [
             (widths & 0xff).clamp(36, 52) | 48 << 8,
             controls & EXTENDED_8_EBX,
@@ -204,9 +219,6 @@ impl CpuidTable {
             0,
         ];
 
-        let [signature_b, signature_c, signature_d] = [0, 4, 8].map(|at| {
-            SIGNATURE.iter().skip(at).take(4).rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
-        });
         let mut clock = [C::leaf(0), C::leaf(1)];
         clock[0][0] = CLOCK_BASE + 1;
         Self {
@@ -214,7 +226,7 @@ impl CpuidTable {
             extended,
             state,
             clock: if C::PRESENT { clock } else { [[0; 4]; 2] },
-            hypervisor: [[HYPERVISOR_BASE + 1, signature_b, signature_c, signature_d], [kilohertz, 0, 0, 0]],
+            hypervisor: [HYPERVISOR_FIRST, [kilohertz, 0, 0, 0]],
             vcpus,
             xcr0,
             cr4,

@@ -26,6 +26,15 @@ const MAIL_ROUNDS: u8 = 8;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Over;
 
+/// General registers with their values.
+struct Registers([(General, u64); 4]);
+
+impl core::fmt::Display for Registers {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|(register, value)| write!(formatter, " {register:?}={value:#x}"))
+    }
+}
+
 /// Everything that a turn works with.
 pub struct Serving<'turn, I: Image, M, const VCPUS: usize> {
     /// The machine.
@@ -172,7 +181,6 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let (virt, name) = (&vcpu.virt, self.slot.name());
         self.say_stopped(reason);
         let mut console = self.console.lock();
-        let general = |register| virt.general(register);
         console.own(
             self.host,
             format_args!(
@@ -194,18 +202,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             [General::R8, General::R9, General::R10, General::R11],
             [General::R12, General::R13, General::R14, General::R15],
         ] {
-            let [first, second, third, fourth] = row;
-            console.own(
-                self.host,
-                format_args!(
-                    "{name} vcpu {} {first:?}={:#x} {second:?}={:#x} {third:?}={:#x} {fourth:?}={:#x}",
-                    vcpu.number,
-                    general(first),
-                    general(second),
-                    general(third),
-                    general(fourth),
-                ),
-            );
+            let values = row.map(|register| (register, virt.general(register)));
+            console.own(self.host, format_args!("{name} vcpu {}{}", vcpu.number, Registers(values)));
         }
     }
 

@@ -138,6 +138,26 @@ fn name(vector: u64) -> &'static str {
     usize::try_from(vector).ok().and_then(|vector| NAMES.get(vector)).copied().unwrap_or("reserved exception")
 }
 
+/// Some of the general registers as [`Frame`] has them, the last first.
+struct Registers<'frame> {
+    registers: &'frame [u64; 15],
+    row: core::ops::Range<usize>,
+}
+
+impl core::fmt::Display for Registers<'_> {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        const NAMES: &str = "r15r14r13r12r11r10r9 r8 rbprdirsirdxrcxrbxrax";
+        let mut between = "";
+        for number in self.row.clone().rev() {
+            let name = NAMES.get(3 * number..3 * number + 3).unwrap_or_default();
+            let value = self.registers.get(number).copied().unwrap_or_default();
+            write!(formatter, "{between}{name}={value:016x}")?;
+            between = " ";
+        }
+        Ok(())
+    }
+}
+
 /// Makes this processor the one that reports, and stops all others. Does not come back on a processor that is not the first.
 fn seize() {
     let me = u32::from(block::current().0) + 1;
@@ -185,13 +205,11 @@ pub(crate) extern "C" fn report(frame: &Frame) -> ! {
     {
         serial::line(format_args!("the stack of cpu {} ran into its guard page at {cr2:#x}", owner.0));
     }
-    let [r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax] = frame.registers;
     serial::line(format_args!("rip={:016x} cs={:x} rflags={:x}", frame.rip, frame.cs, frame.rflags));
     serial::line(format_args!("rsp={:016x} ss={:x}", frame.rsp, frame.ss));
-    serial::line(format_args!("rax={rax:016x} rbx={rbx:016x} rcx={rcx:016x} rdx={rdx:016x}"));
-    serial::line(format_args!("rsi={rsi:016x} rdi={rdi:016x} rbp={rbp:016x}"));
-    serial::line(format_args!("r8 ={r8:016x} r9 ={r9:016x} r10={r10:016x} r11={r11:016x}"));
-    serial::line(format_args!("r12={r12:016x} r13={r13:016x} r14={r14:016x} r15={r15:016x}"));
+    for row in [11..15, 8..11, 4..8, 0..4] {
+        serial::line(format_args!("{}", Registers { registers: &frame.registers, row }));
+    }
     serial::line(format_args!("cr2={cr2:016x} cr3={:016x}", crate::control::page_tables()));
     callers(frame.rsp);
     if frame.vector == 18 {

@@ -1,6 +1,6 @@
 //! What a processor is capable of, read from CPUID and from nothing else.
 
-use raw_cpuid::cpuid;
+use raw_cpuid::CpuIdResult;
 use x86::Xcr0;
 
 /// Who made the processor.
@@ -98,6 +98,15 @@ pub struct Features {
     pub thread_bits: u8,
 }
 
+/// What this processor answers for a leaf that is not behind `highest`; zeros otherwise.
+#[inline(never)]
+fn leaf(number: u32, sub: u32, highest: u32) -> CpuIdResult {
+    if number <= highest {
+        return raw_cpuid::cpuid!(number, sub);
+    }
+    CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 }
+}
+
 const fn bit(register: u32, number: u32) -> bool {
     register >> number & 1 == 1
 }
@@ -105,7 +114,7 @@ const fn bit(register: u32, number: u32) -> bool {
 impl Features {
     /// Asks the processor that runs this. Touches no MSR.
     pub fn probe() -> Self {
-        let first = cpuid!(0);
+        let first = leaf(0, 0, u32::MAX);
         let vendor = match (first.ebx, first.edx, first.ecx) {
             // "AuthenticAMD" and "HygonGenuine" in EBX, EDX, ECX.
             (0x6874_7541, 0x6974_6e65, 0x444d_4163) | (0x6f67_7948, 0x6e65_476e, 0x656e_6975) => Vendor::Amd,
@@ -113,11 +122,9 @@ impl Features {
             _ => Vendor::Other,
         };
         let highest = first.eax;
-        let extended = cpuid!(0x8000_0000).eax;
-        let none = raw_cpuid::CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
-        let standard = |leaf: u32, sub: u32| if leaf <= highest { cpuid!(leaf, sub) } else { none };
-        let beyond =
-            |leaf: u32| if leaf <= extended && extended >= 0x8000_0000 { cpuid!(leaf) } else { none };
+        let extended = leaf(0x8000_0000, 0, u32::MAX).eax;
+        let standard = |number: u32, sub: u32| leaf(number, sub, highest);
+        let beyond = |number: u32| leaf(number, 0, extended);
 
         let one = standard(1, 0);
         let seven = standard(7, 0);
@@ -125,7 +132,7 @@ impl Features {
         let e7 = beyond(0x8000_0007);
         let e8 = beyond(0x8000_0008);
         let svm = bit(e1.ecx, 2);
-        let e10 = if svm { beyond(0x8000_000a) } else { none };
+        let e10 = beyond(if svm { 0x8000_000a } else { u32::MAX });
         let e21 = beyond(0x8000_0021);
 
         let xsave = bit(one.ecx, 26);
@@ -158,7 +165,7 @@ impl Features {
             page_1g: bit(e1.edx, 26),
             xsave,
             xcr0: possible,
-            vector_area: if xsave { vector_area(possible, |leaf| standard(0xd, leaf)) } else { 512 },
+            vector_area: if xsave { vector_area(possible, |sub| standard(0xd, sub)) } else { 512 },
             pat: bit(one.edx, 16),
             fxsr: bit(one.edx, 24),
             x2apic: bit(one.ecx, 21),
@@ -189,24 +196,39 @@ impl Features {
     /// The first fact in which `other` differs so that one image cannot serve both processors, named; `None` where they agree.
     /// APIC identifiers differ always.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        let same = |name: &'static str, equal: bool| (!equal).then_some(name);
-        same("vendor", self.vendor == other.vendor)
-            .or(same("svm", self.svm == other.svm))
-            .or(same("npt", self.npt == other.npt))
-            .or(same("nrip-save", self.nrip_save == other.nrip_save))
-            .or(same("decode-assists", self.decode_assists == other.decode_assists))
-            .or(same("flush-by-asid", self.flush_by_asid == other.flush_by_asid))
-            .or(same("nx", self.nx == other.nx))
-            .or(same("xsave", self.xsave == other.xsave && self.xcr0 == other.xcr0))
-            .or(same("vector area", self.vector_area == other.vector_area))
-            .or(same("x2apic", self.x2apic == other.x2apic))
-            .or(same("tsc-deadline", self.tsc_deadline == other.tsc_deadline))
-            .or(same("1 GiB pages", self.page_1g == other.page_1g))
-            .or(same(
-                "speculation controls",
-                self.ibpb == other.ibpb && self.speculation_control == other.speculation_control,
-            ))
-            .or(same("physical address width", self.physical_bits == other.physical_bits))
+        const NAMES: [&str; 14] = [
+            "vendor",
+            "svm",
+            "npt",
+            "nrip-save",
+            "decode-assists",
+            "flush-by-asid",
+            "nx",
+            "xsave",
+            "vector area",
+            "x2apic",
+            "tsc-deadline",
+            "1 GiB pages",
+            "speculation controls",
+            "physical address width",
+        ];
+        let equal = [
+            self.vendor == other.vendor,
+            self.svm == other.svm,
+            self.npt == other.npt,
+            self.nrip_save == other.nrip_save,
+            self.decode_assists == other.decode_assists,
+            self.flush_by_asid == other.flush_by_asid,
+            self.nx == other.nx,
+            self.xsave == other.xsave && self.xcr0 == other.xcr0,
+            self.vector_area == other.vector_area,
+            self.x2apic == other.x2apic,
+            self.tsc_deadline == other.tsc_deadline,
+            self.page_1g == other.page_1g,
+            self.ibpb == other.ibpb && self.speculation_control == other.speculation_control,
+            self.physical_bits == other.physical_bits,
+        ];
+        NAMES.into_iter().zip(equal).find(|(_, equal)| !equal).map(|(name, _)| name)
     }
 
     /// Whether `apic_id` is the first thread of its core, by this processor's topology.
@@ -221,7 +243,7 @@ const fn speculation_control(amd: u32, intel: u32) -> u8 {
 }
 
 /// Bytes of an XSAVE area in standard format that holds `components` (APM Vol. 2 §11.5.2): the end of the last one.
-fn vector_area(components: Xcr0, leaf: impl Fn(u32) -> raw_cpuid::CpuIdResult) -> u32 {
+fn vector_area(components: Xcr0, leaf: impl Fn(u32) -> CpuIdResult) -> u32 {
     // 512 bytes of legacy area and 64 of header are there always.
     let mut end = 576;
     if components.contains(Xcr0::AVX) {
@@ -232,19 +254,17 @@ fn vector_area(components: Xcr0, leaf: impl Fn(u32) -> raw_cpuid::CpuIdResult) -
 }
 
 /// The APIC identifier, and how many of its bits number threads.
-fn topology(highest: u32, extended: u32, one: &raw_cpuid::CpuIdResult) -> (u32, u8) {
-    if highest >= 0xb {
-        let leaf = cpuid!(0xb, 0);
-        // Level type 1 is "thread"; EBX 0 means that the leaf is empty.
-        if leaf.ebx != 0 && leaf.ecx >> 8 & 0xff == 1 {
-            return (leaf.edx, (leaf.eax & 0x1f) as u8);
-        }
+fn topology(highest: u32, extended: u32, one: &CpuIdResult) -> (u32, u8) {
+    let level = leaf(0xb, 0, highest);
+    // Level type 1 is "thread"; EBX 0 means that the leaf is empty.
+    if level.ebx != 0 && level.ecx >> 8 & 0xff == 1 {
+        return (level.edx, (level.eax & 0x1f) as u8);
     }
     let initial = one.ebx >> 24;
-    if extended >= 0x8000_001e && bit(cpuid!(0x8000_0001).ecx, 22) {
-        let leaf = cpuid!(0x8000_001e);
-        let threads = (leaf.ebx >> 8 & 0xff) + 1;
-        return (leaf.eax, threads.next_power_of_two().trailing_zeros() as u8);
+    if extended >= 0x8000_001e && bit(leaf(0x8000_0001, 0, extended).ecx, 22) {
+        let core = leaf(0x8000_001e, 0, extended);
+        let threads = (core.ebx >> 8 & 0xff) + 1;
+        return (core.eax, threads.next_power_of_two().trailing_zeros() as u8);
     }
     (initial, 0)
 }
@@ -264,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_vector_area_ends_behind_its_last_component() {
-        let leaf = |_| raw_cpuid::CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 };
+        let leaf = |_| CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 };
         assert_eq!(vector_area(Xcr0::X87 | Xcr0::SSE, leaf), 576);
         assert_eq!(vector_area(Xcr0::all(), leaf), 832);
     }

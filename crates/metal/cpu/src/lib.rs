@@ -69,6 +69,7 @@ pub unsafe fn take_interrupts() {
 }
 
 /// What CPUID answers here for that leaf and subleaf: EAX, EBX, ECX, EDX.
+#[inline(never)]
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     let answer = raw_cpuid::cpuid!(leaf, subleaf);
     [answer.eax, answer.ebx, answer.ecx, answer.edx]

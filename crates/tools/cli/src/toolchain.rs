@@ -52,7 +52,7 @@ impl Toolchain {
                 "-Z",
                 "build-std=core,compiler_builtins",
                 "-Z",
-                "build-std-features=compiler-builtins-mem",
+                "build-std-features=compiler-builtins-mem,optimize_for_size",
             ]);
         }
         for inherited in [
@@ -102,13 +102,23 @@ fn flags(tree: &Tree, target_folder: &Path) -> Vec<String> {
         "code-model=small".to_owned(),
         // A table of jumps takes eight bytes an entry, and comparisons for few entries less than that. The text is padded to a page: where
         // it is little above one, more tables make the file shorter, and fewer where it has room. Measure again when it has changed.
-        "llvm-args=-min-jump-table-entries=4".to_owned(),
+        "llvm-args=-min-jump-table-entries=12".to_owned(),
         // Callers know which registers a callee leaves alone, and what only known callers call need not keep any for them. Functions that
         // assembly calls or whose address is taken keep the usual convention.
         "llvm-args=-enable-ipra".to_owned(),
         "llvm-args=-tail-merge-size=2".to_owned(),
         // At the least size the compiler calls what would be shorter in place, since it does not know what falls away there. Measured.
-        "llvm-args=-inline-threshold=30".to_owned(),
+        "llvm-args=-inline-threshold=25".to_owned(),
+        // Blocks lie as they need the fewest jumps, and nothing is copied to spare one at run time.
+        "llvm-args=-apply-ext-tsp-for-size".to_owned(),
+        "llvm-args=-bonus-inst-threshold=0".to_owned(),
+        // Addresses are computed where they are used, not kept in step with loop counters, and constants are written where they are used:
+        // registers are what is scarce. Measured, each of them.
+        "llvm-args=-disable-lsr".to_owned(),
+        "llvm-args=-disable-constant-hoisting".to_owned(),
+        "llvm-args=-split-spill-mode=size".to_owned(),
+        "llvm-args=-pre-RA-sched=list-burr".to_owned(),
+        "llvm-args=-aggressive-ext-opt".to_owned(),
         // Instructions that functions have in common become functions.
         "llvm-args=-enable-machine-outliner=always".to_owned(),
         format!("link-arg=-T{}", script.display()),
