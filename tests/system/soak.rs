@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cli::guest;
 
-use crate::system::{Ran, run, tree};
+use crate::system::{Ran, start, tree};
 
 const PROFILE: &str = "lab-amd-npt-many";
 const COMPARTMENTS: u64 = 8;
@@ -203,7 +204,6 @@ fn memory_accounts(ran: &Ran) -> Result<String, String> {
 }
 
 fn soak(seed: u64, seconds: u64) -> Result<String, String> {
-    let mut report = format!("seed {seed:016x}, {seconds} s\n");
     let folder = tempfile::tempdir().unwrap();
     symlink(guest::program(&tree(), "soak").unwrap(), folder.path().join("soak")).unwrap();
     let mut manifest = "format = 1\n".to_owned();
@@ -220,10 +220,16 @@ fn soak(seed: u64, seconds: u64) -> Result<String, String> {
     fs::write(&path, manifest).unwrap();
     // A life is finished when its time is over, however long that takes on a busy host.
     let limit = (2 * seconds + 600).to_string();
-    let ran = run(&["run", PROFILE, "--manifest", path.to_str().unwrap(), "--timeout", &limit, "--json"]);
-    let _ = writeln!(report, "{}", ran.transcript());
+    let running =
+        start(&["run", PROFILE, "--manifest", path.to_str().unwrap(), "--timeout", &limit, "--json"]);
     let kept = tree().target().join(format!("soak-{seed:016x}.txt"));
-    fs::write(&kept, &report).unwrap();
+    let mut report = File::create(&kept).unwrap();
+    writeln!(report, "seed {seed:016x}, {seconds} s").unwrap();
+    // Line by line: whoever looks on sees how far it is, and an end before its time leaves what was said.
+    let begin = Instant::now();
+    running.follow(|line| writeln!(report, "{:8.1} {line}", begin.elapsed().as_secs_f64()).unwrap());
+    let ran = running.wait();
+    writeln!(report, "exit code {:?}\n{}", ran.code, ran.errors).unwrap();
     if ran.code != Some(0) {
         return Err(format!("exit code {:?}: see {}", ran.code, kept.display()));
     }
@@ -260,7 +266,7 @@ fn soak(seed: u64, seconds: u64) -> Result<String, String> {
         );
     }
     let _ = writeln!(summary, "{}", memory_accounts(&ran)?);
-    fs::write(&kept, format!("seed {seed:016x}, {seconds} s\n{summary}\n{report}")).unwrap();
+    writeln!(report, "\n{summary}").unwrap();
     Ok(summary)
 }
 

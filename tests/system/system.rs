@@ -189,6 +189,24 @@ impl Running {
         self.heard.lines.lock().unwrap().0.iter().filter(|(_, line)| said(line)).count()
     }
 
+    /// Shows `look` each line of the output as it comes, until there will be no more.
+    pub fn follow(&self, mut look: impl FnMut(&str)) {
+        let mut seen = 0;
+        loop {
+            let mut heard = self.heard.lines.lock().unwrap();
+            while heard.0.len() == seen && !heard.1 {
+                heard = self.heard.news.wait(heard).unwrap();
+            }
+            let new = heard.0[seen..].iter().map(|(_, line)| line.clone()).collect::<Vec<_>>();
+            drop(heard);
+            if new.is_empty() {
+                return;
+            }
+            seen += new.len();
+            new.iter().for_each(|line| look(line));
+        }
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) {
         let process = Pid::from_child(&self.child);
