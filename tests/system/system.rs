@@ -203,7 +203,9 @@ impl Running {
                 return;
             }
             seen += new.len();
-            new.iter().for_each(|line| look(line));
+            for line in &new {
+                look(line);
+            }
         }
     }
 

@@ -182,7 +182,7 @@ fn payload_pages(request: &SpaceRequest<'_>) -> Result<Vec<(u64, u64), MOST_PAYL
         pages.insert(place, (start, end)).map_err(|_| SpaceError::Payloads)?;
     }
     let mut merged: Vec<(u64, u64), MOST_PAYLOADS> = Vec::new();
-    for (start, end) in pages {
+    for &(start, end) in &pages {
         match merged.last_mut() {
             Some(last) if start <= last.0 + last.1 => last.1 = last.1.max(end - last.0),
             _ => merged.push((start, end - start)).map_err(|_| SpaceError::Payloads)?,
