@@ -4,12 +4,18 @@
 //! none: they name what is missing, and nothing can be built with them.
 #![no_std]
 
+mod event;
+mod stage;
+
+pub use event::{GENERAL_DETECT, combined, resumes};
+pub use stage::{Owned, StageFormat, StageTables, Stock};
+
 use address::HostPhysical;
 use contracts::{CpuIndex, MapError, SecondStage, Vcpu};
 use cpu::Features;
 use memory::{Frames, OwnedFrames, Page, PrivateArea};
 
-/// A virtualization back end: `svm`, later `vmx`.
+/// A virtualization back end: `svm` or `vmx`.
 pub trait BackEnd {
     /// Its virtual processors.
     type Vcpu: Vcpu + Send;

@@ -19,10 +19,12 @@ pub mod rtc;
 pub mod serial;
 pub mod speculation;
 pub mod vector;
+mod vector_state;
 
 pub use block::current;
 pub use fault::fatal;
 pub use features::Features;
+pub use vector_state::VectorState;
 
 use core::arch::asm;
 

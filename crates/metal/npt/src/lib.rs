@@ -1,16 +1,13 @@
 //! Nested page tables of AMD-V (APM Vol. 2 §15.25): the second stage in the processor's own long-mode format.
 //!
-//! Row 3 (metal). The walker is [`tables`]; here are the bits of an entry, the frames behind it, and the rule that only
-//! the compartment's own frames are mapped.
+//! Row 3 (metal). The walker is [`tables`], the frames and the rule that only the compartment's own are mapped are
+//! [`backend::StageTables`]; here are the bits of an entry.
 #![no_std]
 
-use address::{GuestPhysical, HostPhysical};
-use backend::Stage;
-use contracts::{FlushToken, MapError, MapMode, SecondStage};
-use core::ptr::NonNull;
+use backend::{StageFormat, StageTables};
+use contracts::MapMode;
 use cpu::Features;
-use memory::{OwnedFrames, Page};
-use tables::{ENTRIES, Format, TableFrames};
+use tables::Format;
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -64,118 +61,18 @@ impl Format for Nested {
     }
 }
 
-/// Contiguous private frames for the tables of one compartment; the first is the root.
-struct Stock {
-    first: NonNull<u64>,
-    physical: u64,
-    count: usize,
-    used: usize,
-    /// Whether the processor has 1 GiB pages.
-    huge: bool,
-}
-
-impl Stock {
-    fn entry(&self, table: u64, index: usize) -> Option<NonNull<u64>> {
-        let frame = (table.checked_sub(self.physical)? / 0x1000) as usize;
-        // SAFETY: `frame` is below `used`, which is at most the number of contiguous frames behind `first`, and `index` below 512,
-        // so the entry lies in them.
-        (frame < self.used && index < ENTRIES).then(|| unsafe { self.first.add(frame * ENTRIES + index) })
-    }
-}
-
-impl TableFrames for Stock {
-    fn largest_leaf(&self) -> u8 {
-        if self.huge { 3 } else { 2 }
-    }
-
-    fn allocate(&mut self) -> Option<u64> {
-        if self.used == self.count {
-            return None;
-        }
-        self.used += 1;
-        // Frames come zeroed from the private area and are never given back.
-        Some(self.physical + (self.used as u64 - 1) * 0x1000)
-    }
-
-    fn get(&self, table: u64, index: usize) -> u64 {
-        // SAFETY: the entry lies in this stock's own frames, mapped while the compartment is served; the processor's walker may
-        // read it at the same time, and writes nothing, since accessed and dirty are set from the start.
-        self.entry(table, index).map_or(0, |entry| unsafe { entry.read_volatile() })
-    }
-
-    fn set(&mut self, table: u64, index: usize, value: u64) {
-        if let Some(entry) = self.entry(table, index) {
-            // SAFETY: as in `get`; aligned eight-byte writes are seen by the walker whole.
-            unsafe { entry.write_volatile(value) };
-        }
-    }
-}
-
-/// The nested page tables of one compartment.
-pub struct NestedTables {
-    owner: u8,
-    stock: Stock,
-}
-
-// SAFETY: the frames are this compartment's own; whoever owns the value may use them on any processor.
-unsafe impl Send for NestedTables {}
-
-impl Stage for NestedTables {
+impl StageFormat for Nested {
     fn missing(features: &Features) -> Option<&'static str> {
         (!features.npt).then_some("this processor has AMD-V but no nested paging, which part npt needs")
     }
 
-    /// The root, a table a 512 GiB, one a GiB, and two spare ones an extent for ends that are no multiple of 2 MiB.
-    fn pages(ram: u64, extents: usize) -> usize {
-        3 + ram.div_ceil(1 << 30) as usize + 2 * extents
-    }
-
-    fn new(owner: u8, pages: Page, count: usize, features: &Features) -> Self {
-        Self {
-            owner,
-            stock: Stock {
-                first: pages.pointer().cast(),
-                physical: pages.physical().get(),
-                count: count.max(1),
-                used: 1,
-                huge: features.page_1g,
-            },
-        }
-    }
-
-    fn root(&self) -> HostPhysical {
-        HostPhysical::new(self.stock.physical)
+    fn has_huge_pages(features: &Features) -> bool {
+        features.page_1g
     }
 }
 
-impl SecondStage for NestedTables {
-    type Frames = OwnedFrames;
-
-    fn map(&mut self, at: GuestPhysical, frames: &OwnedFrames, mode: MapMode) -> Result<(), MapError> {
-        if frames.owner() != self.owner {
-            return Err(MapError::NotOwned);
-        }
-        let (root, range) = (self.stock.physical, frames.range());
-        let (to, length) = (range.start(), range.length());
-        tables::map::<Nested>(&mut self.stock, root, at, to, length, mode)
-    }
-
-    fn unmap(&mut self, at: GuestPhysical, length: u64) -> Result<FlushToken, MapError> {
-        let root = self.stock.physical;
-        tables::change::<Nested>(&mut self.stock, root, at, length, None)?;
-        Ok(FlushToken::new())
-    }
-
-    fn protect(&mut self, at: GuestPhysical, length: u64, mode: MapMode) -> Result<FlushToken, MapError> {
-        let root = self.stock.physical;
-        tables::change::<Nested>(&mut self.stock, root, at, length, Some(mode))?;
-        Ok(FlushToken::new())
-    }
-
-    fn translate(&self, at: GuestPhysical) -> Option<(HostPhysical, MapMode)> {
-        tables::translate::<Nested>(&self.stock, self.stock.physical, at)
-    }
-}
+/// The nested page tables of one compartment.
+pub type NestedTables = StageTables<Nested>;
 
 #[cfg(test)]
 mod tests {

@@ -9,13 +9,12 @@ mod exit;
 mod host;
 mod permissions;
 mod vcpu;
-mod vector;
 
 use address::{HostPhysical, PAGE_4K};
 use backend::BackEnd;
 use contracts::{CpuIndex, DecodedInstruction, NextInstruction};
 use core::marker::PhantomData;
-use cpu::Features;
+use cpu::{Features, VectorState};
 use memory::{Frames, PrivateArea};
 pub use vcpu::SvmVcpu;
 
@@ -69,7 +68,7 @@ fn missing_for_parts<N: NextInstruction, D: DecodedInstruction>(features: &Featu
 }
 
 fn vector_pages(features: &Features) -> usize {
-    (features.vector_area as usize).max(512).div_ceil(PAGE_4K as usize)
+    VectorState::area(features).div_ceil(PAGE_4K as usize)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use crate::control_block::{ControlBlock, Intercepts3, Intercepts4, event, flush, virtual_interrupt};
 use crate::host;
-use crate::vector::VectorState;
 use crate::{exit, permissions};
 use address::HostPhysical;
 use contracts::{
@@ -11,7 +10,7 @@ use contracts::{
 use core::arch::asm;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use cpu::Features;
+use cpu::{Features, VectorState};
 use memory::Page;
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -59,9 +58,6 @@ const ALWAYS_4: Intercepts4 = Intercepts4::all().difference(Intercepts4::ICEBP);
 const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
     | 1 << Exception::Debug.vector()
     | 1 << Exception::AlignmentCheck.vector();
-
-/// DR7.GD: the next access to a debug register raises #DB. Its delivery clears it (APM Vol. 2 §13.1.1).
-const GENERAL_DETECT: u64 = 1 << 13;
 
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
@@ -240,28 +236,10 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
     fn debug_handler_begins(&mut self) {
         let block = self.block_mut();
         let (status, control) = (block.dr6, block.dr7);
-        // Breakpoint 0 to 3 was met, and its kind, of four bits from bit 16 on, is the execution of an instruction.
-        for number in 0..4 {
-            if status >> number & 1 == 1 && control >> (16 + 4 * number) & 3 == 0 {
-                block.rflags |= Rflags::RESUME.bits();
-            }
+        if backend::resumes(status, control) {
+            block.rflags |= Rflags::RESUME.bits();
         }
-        block.dr7 = control & !GENERAL_DETECT;
-    }
-
-    /// The double-fault rules (APM Vol. 2 table 8-3) for a new exception while another one is on its way.
-    fn combined(pending: u64, new: Exception) -> Option<Exception> {
-        let contributory = |vector: u8| matches!(vector, 0 | 10..=13);
-        if pending & event::VALID == 0 || pending & event::TYPE != event::EXCEPTION {
-            return Some(new);
-        }
-        let (old, page) = (pending as u8, Exception::Page.vector());
-        if old == Exception::DoubleFault.vector() && (contributory(new.vector()) || new.vector() == page) {
-            return None;
-        }
-        let double = (contributory(old) && contributory(new.vector()))
-            || (old == page && (new.vector() == page || contributory(new.vector())));
-        Some(if double { Exception::DoubleFault } else { new })
+        block.dr7 = control & !backend::GENERAL_DETECT;
     }
 }
 
@@ -771,7 +749,10 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
     }
 
     fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool {
-        let Some(raised) = Self::combined(self.block().event_injection, exception) else {
+        let pending = self.block().event_injection;
+        let on_its_way = (pending & event::VALID != 0 && pending & event::TYPE == event::EXCEPTION)
+            .then_some(pending as u8);
+        let Some(raised) = backend::combined(on_its_way, exception) else {
             return false;
         };
         let code = if raised == exception { code } else { Some(0) };

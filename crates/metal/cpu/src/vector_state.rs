@@ -1,8 +1,8 @@
 //! The vector and floating-point state of a virtual processor, in one area of its own: by XSAVE where the processor has it, else
 //! by FXSAVE.
 
+use crate::{Features, vector};
 use core::ptr::NonNull;
-use cpu::Features;
 use x86::Xcr0;
 
 /// Offset of MXCSR, and its value after reset (APM Vol. 1 §11.4.9; Vol. 2 §14.1.3).
@@ -11,6 +11,7 @@ const MXCSR: (usize, u32) = (24, 0x1f80);
 const CONTROL_WORD: (usize, u16) = (0, 0x037f);
 
 /// The area of one virtual processor.
+#[derive(Debug)]
 pub struct VectorState {
     area: NonNull<u8>,
     length: usize,
@@ -19,11 +20,14 @@ pub struct VectorState {
 }
 
 impl VectorState {
-    /// State in the pages at `area`, which hold at least [`Features::vector_area`] or 512 bytes.
+    /// Bytes of the area.
+    pub const fn area(features: &Features) -> usize {
+        if features.xsave && features.vector_area > 512 { features.vector_area as usize } else { 512 }
+    }
+
+    /// State in the pages at `area`, which hold at least [`Self::area`] bytes.
     pub fn new(area: NonNull<u8>, features: &Features) -> Self {
-        let (supported, length) =
-            if features.xsave { (Some(features.xcr0), features.vector_area as usize) } else { (None, 512) };
-        Self { area, length, supported }
+        Self { area, length: Self::area(features), supported: features.xsave.then_some(features.xcr0) }
     }
 
     /// The state after reset.
@@ -52,11 +56,11 @@ impl VectorState {
         unsafe {
             match self.supported {
                 Some(supported) => {
-                    cpu::vector::set_xcr0(supported.bits());
-                    cpu::vector::xrstor(self.area.as_ptr(), supported.bits());
-                    cpu::vector::set_xcr0(control.bits());
+                    vector::set_xcr0(supported.bits());
+                    vector::xrstor(self.area.as_ptr(), supported.bits());
+                    vector::set_xcr0(control.bits());
                 }
-                None => cpu::vector::fxrstor(self.area.as_ptr()),
+                None => vector::fxrstor(self.area.as_ptr()),
             }
         }
     }
@@ -70,10 +74,10 @@ impl VectorState {
         unsafe {
             match self.supported {
                 Some(supported) => {
-                    cpu::vector::set_xcr0(supported.bits());
-                    cpu::vector::xsave(self.area.as_ptr(), supported.bits());
+                    vector::set_xcr0(supported.bits());
+                    vector::xsave(self.area.as_ptr(), supported.bits());
                 }
-                None => cpu::vector::fxsave(self.area.as_ptr()),
+                None => vector::fxsave(self.area.as_ptr()),
             }
         }
     }
@@ -81,7 +85,7 @@ impl VectorState {
     /// XCR0 of this processor, of the bits that are switched; `None` where it has none.
     pub fn extended_control(&self) -> Option<Xcr0> {
         // SAFETY: CR4.OSXSAVE is set where the processor has XSAVE.
-        self.supported.map(|supported| Xcr0::from_bits_truncate(unsafe { cpu::vector::xcr0() }) & supported)
+        self.supported.map(|supported| Xcr0::from_bits_truncate(unsafe { vector::xcr0() }) & supported)
     }
 
     /// Sets XCR0 on this processor.
@@ -91,7 +95,7 @@ impl VectorState {
     pub unsafe fn set_extended_control(&mut self, control: Xcr0) {
         if self.supported.is_some() {
             // SAFETY: this function's contract.
-            unsafe { cpu::vector::set_xcr0(control.bits()) };
+            unsafe { vector::set_xcr0(control.bits()) };
         }
     }
 }
