@@ -1,9 +1,10 @@
 //! The null parts: what stands where a profile leaves a part out. Each answers as a machine without that device does.
 
 use crate::{
-    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DecodedInstruction, DeliveryMode, Device,
-    Effects, Exit, GuestTicks, HostTime, IoApic, Leave, LegacyPic, LocalApic, LocalPin, NextInstruction,
-    Platform, PortExit, Savable, Scheduler, StartState, Trigger, Turn, Vcpu, VcpuName,
+    ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DeadlineTimer, DecodedInstruction,
+    DeliveryMode, Device, Effects, Exit, GuestTicks, HostTime, HugePages, IoApic, Leave, LegacyPic,
+    LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, StartState,
+    TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -49,6 +50,22 @@ impl NextInstruction for Absent {
 
 impl DecodedInstruction for Absent {
     const GIVEN: bool = false;
+}
+
+impl UnpagedModes for Absent {
+    const UNRESTRICTED: bool = false;
+}
+
+impl TranslationTags for Absent {
+    const TAGGED: bool = false;
+}
+
+impl DeadlineTimer for Absent {
+    const PRESENT: bool = false;
+}
+
+impl HugePages for Absent {
+    const USED: bool = false;
 }
 
 /// A virtual processor where there is no back end: there is none.
@@ -330,6 +347,14 @@ pub mod roles {
     pub type NextInstruction = Absent;
     /// The processor does not say what an instruction was.
     pub type DecodedInstruction = Absent;
+    /// Nobody runs guests without paging.
+    pub type UnpagedModes = Absent;
+    /// Translations are forgotten at each world switch.
+    pub type TranslationTags = Absent;
+    /// The host's timer ends turns.
+    pub type DeadlineTimer = Absent;
+    /// Second stages make do with pages of 2 MiB.
+    pub type HugePages = Absent;
     /// No scheduler.
     pub type Schedule<const VCPUS: usize> = NoScheduler<VCPUS>;
     /// No local APIC.

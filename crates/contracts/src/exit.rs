@@ -102,6 +102,8 @@ pub enum Unsupported {
 pub struct EntryFailure {
     /// The vendor's code.
     pub code: u64,
+    /// The rule that the state breaks, where the back end knows it.
+    pub rule: Option<&'static str>,
 }
 
 /// Why a guest came back.

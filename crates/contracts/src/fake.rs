@@ -2,10 +2,10 @@
 //! The monitor and the parts run on it in host tests. Nothing of it reaches an image: what nobody names is not linked.
 
 use crate::{
-    Attachment, CpuIndex, Exit, GuestMemory, GuestTicks, Host, HostTime, NotMemory, PortExit, StartState,
-    Vault, Vcpu,
+    Attachment, CpuIndex, Exit, FlushToken, GuestMemory, GuestTicks, Host, HostTime, MapError, MapMode,
+    NotMemory, PortExit, SecondStage, StartState, Vault, Vcpu,
 };
-use address::GuestPhysical;
+use address::{GuestPhysical, HostPhysical, HostRange, PAGE_4K};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::{Deque, Vec};
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
@@ -114,6 +114,10 @@ pub struct FakeVcpu {
     pub fetched: (u8, [u8; 15]),
     /// Whether a window was asked for.
     pub window: bool,
+    /// The directory pointers of PAE paging, as last set.
+    pub directory_pointers: [u64; 4],
+    /// Whether it has a timer of its own, and what that was armed for last.
+    pub timer: (bool, Option<HostTime>),
     /// The default code size.
     pub code: CodeSize,
     /// The time stamp counter.
@@ -141,6 +145,8 @@ impl Default for FakeVcpu {
             instruction_length: Some(2),
             fetched: (0, [0; 15]),
             window: false,
+            directory_pointers: [0; 4],
+            timer: (false, None),
             code: CodeSize::Bits64,
             ticks: 0,
             interruptible: false,
@@ -162,6 +168,7 @@ impl FakeVcpu {
 impl Vcpu for FakeVcpu {
     /// What is decoded stands in the script; where it says `None`, the monitor has to.
     const DECODED: bool = true;
+    const HOLDS_DIRECTORY_POINTERS: bool = true;
 
     fn start(&mut self, state: &StartState) {
         self.state = *state;
@@ -188,6 +195,15 @@ impl Vcpu for FakeVcpu {
             Exit::Port(access) => Some(access),
             _ => None,
         }
+    }
+    fn set_directory_pointers(&mut self, pointers: [u64; 4]) {
+        self.directory_pointers = pointers;
+    }
+    fn arm(&mut self, deadline: Option<HostTime>) -> bool {
+        if self.timer.0 {
+            self.timer.1 = deadline;
+        }
+        self.timer.0
     }
     fn general(&self, register: General) -> u64 {
         self.state.general[register as usize]
@@ -401,5 +417,78 @@ impl<T: Sync, const COUNT: usize, const SIZE: usize> Vault<T> for FakeVault<T, C
 
     fn enter<R>(&self, index: usize, serve: impl FnOnce(&T, &Self::Memory) -> R) -> Option<R> {
         self.compartments.get(index).map(|(state, memory)| serve(state, memory))
+    }
+}
+
+/// Frames of a compartment that nobody carved.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct FakeFrames {
+    /// Index of the compartment whose they are.
+    pub owner: u8,
+    /// Where they lie.
+    pub range: HostRange,
+}
+
+/// A second stage as a list of pages: what the contract says, and nothing about tables. Holds `PAGES` pages of 4 KiB.
+#[derive(Debug)]
+pub struct FakeStage<const PAGES: usize> {
+    owner: u8,
+    /// Guest page, host page, mode.
+    pages: Vec<(u64, u64, MapMode), PAGES>,
+}
+
+impl<const PAGES: usize> FakeStage<PAGES> {
+    /// That of compartment `owner`, empty.
+    pub const fn new(owner: u8) -> Self {
+        Self { owner, pages: Vec::new() }
+    }
+
+    /// The guest's pages from `at` on, so many bytes of them.
+    fn range(at: GuestPhysical, length: u64) -> Result<core::ops::Range<u64>, MapError> {
+        if length == 0 || !(at.get() | length).is_multiple_of(PAGE_4K) {
+            return Err(MapError::Unaligned);
+        }
+        match at.get().checked_add(length) {
+            Some(end) if end <= 1 << 48 => Ok(at.get() / PAGE_4K..end / PAGE_4K),
+            _ => Err(MapError::OutOfRange),
+        }
+    }
+}
+
+impl<const PAGES: usize> SecondStage for FakeStage<PAGES> {
+    type Frames = FakeFrames;
+
+    fn map(&mut self, at: GuestPhysical, frames: &FakeFrames, mode: MapMode) -> Result<(), MapError> {
+        if frames.owner != self.owner {
+            return Err(MapError::NotOwned);
+        }
+        let range = Self::range(at, frames.range.length())?;
+        if self.pages.iter().any(|(page, ..)| range.contains(page)) {
+            return Err(MapError::Occupied);
+        }
+        let host = frames.range.start().get() / PAGE_4K;
+        for (page, host) in range.zip(host..) {
+            self.pages.push((page, host, mode)).map_err(|_| MapError::NoFrames)?;
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, at: GuestPhysical, length: u64) -> Result<FlushToken, MapError> {
+        let range = Self::range(at, length)?;
+        self.pages.retain(|(page, ..)| !range.contains(page));
+        Ok(FlushToken::new())
+    }
+
+    fn protect(&mut self, at: GuestPhysical, length: u64, mode: MapMode) -> Result<FlushToken, MapError> {
+        let range = Self::range(at, length)?;
+        for (.., old) in self.pages.iter_mut().filter(|(page, ..)| range.contains(page)) {
+            *old = mode;
+        }
+        Ok(FlushToken::new())
+    }
+
+    fn translate(&self, at: GuestPhysical) -> Option<(HostPhysical, MapMode)> {
+        let (.., host, mode) = self.pages.iter().find(|(page, ..)| *page == at.get() / PAGE_4K)?;
+        Some((HostPhysical::new(host * PAGE_4K + at.get() % PAGE_4K), *mode))
     }
 }

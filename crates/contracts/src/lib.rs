@@ -33,6 +33,9 @@ pub use interrupt::{
 };
 pub use memory::{GuestMemory, NotMemory};
 pub use scheduler::{Leave, Scheduler, Turn, VcpuName};
-pub use second_stage::{FlushToken, MapError, MapMode, SecondStage};
+pub use second_stage::{FlushToken, HugePages, MapError, MapMode, SecondStage};
 pub use time::{Clock, GuestTicks, GuestTime, HostTime, RATE_LIMIT};
-pub use vcpu::{Attachment, DecodedInstruction, NextInstruction, StartState, Vcpu};
+pub use vcpu::{
+    Attachment, DeadlineTimer, DecodedInstruction, NextInstruction, StartState, TranslationTags,
+    UnpagedModes, Vcpu,
+};

@@ -24,6 +24,12 @@ impl Default for FlushToken {
     }
 }
 
+/// Whether pages of 1 GiB are used where the second stage's processors need not have them: hardware part `ept-large-pages`.
+pub trait HugePages {
+    /// Whether they are.
+    const USED: bool;
+}
+
 /// The second-stage tables of one compartment.
 pub trait SecondStage {
     /// Frames typed as some compartment's own.

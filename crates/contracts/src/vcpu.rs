@@ -1,6 +1,6 @@
 //! A virtual processor: mechanism only. It enters the guest and says why it came back; it never decides.
 
-use crate::{CpuIndex, Exit, GuestTicks, PortExit};
+use crate::{CpuIndex, Exit, GuestTicks, HostTime, PortExit};
 use x86::{
     CodeSize, Cr0, Cr4, DescriptorTable, Efer, Exception, Fault, General, Rflags, Segment, SegmentName,
     Segments, Xcr0,
@@ -88,14 +88,37 @@ pub trait DecodedInstruction {
     const GIVEN: bool;
 }
 
+/// Who runs a guest in real mode and in protected mode without paging: the processor (hardware part `unrestricted-guest`), or nobody.
+pub trait UnpagedModes {
+    /// Whether the processor does.
+    const UNRESTRICTED: bool;
+}
+
+/// Whether translations carry a tag that says whose they are: hardware part `vpid`, or they are forgotten at each world switch.
+pub trait TranslationTags {
+    /// Whether they do.
+    const TAGGED: bool;
+}
+
+/// What ends a guest's turn: a timer of the world switch (hardware part `preemption-timer`), or the host's own.
+pub trait DeadlineTimer {
+    /// Whether the world switch has one.
+    const PRESENT: bool;
+}
+
 /// A virtual processor, bound to whoever runs it.
 ///
 /// Order of use: [`Vcpu::attach`], then any number of [`Vcpu::run`] with reads and writes of its state between, then
-/// [`Vcpu::detach`], always on one processor. State may be read and written while detached too.
+/// [`Vcpu::detach`], always on one processor. While it is detached, only [`Vcpu::start`], [`Vcpu::set_ticks_offset`] and
+/// [`Vcpu::ticks`] mean anything: some processors keep the state where only they can read it (docs/decisions, 7).
 pub trait Vcpu {
     /// Whether the processor decodes what it can of an instruction that caused an exit (hardware part `decode-assists`). Where it
     /// does not, no exit says anything that would have to be decoded, and whoever asks this first leaves no code behind.
     const DECODED: bool = false;
+
+    /// Whether the four directory pointers of PAE paging are state of their own, which no write of CR0, CR3 or CR4 by the hypervisor loads
+    /// (SDM Vol. 3A §4.4.1): then [`Vcpu::set_directory_pointers`] has to be told.
+    const HOLDS_DIRECTORY_POINTERS: bool = false;
 
     /// Puts everything into the state given; pending events and the interrupt shadow are gone, the debug state is as after reset. So
     /// is the vector state where the vCPU is detached; attached, it keeps that, as a processor does over INIT.
@@ -182,6 +205,9 @@ pub trait Vcpu {
     /// Sets CR4; the value was checked. Translations are flushed where the change asks for it.
     fn set_cr4(&mut self, value: Cr4);
 
+    /// Sets the directory pointers of PAE paging; they were checked.
+    fn set_directory_pointers(&mut self, _pointers: [u64; 4]) {}
+
     /// EFER as the guest reads it, without SVME.
     fn efer(&self) -> Efer;
 
@@ -220,6 +246,13 @@ pub trait Vcpu {
 
     /// Default size of the code that runs.
     fn code_size(&self) -> CodeSize;
+
+    /// Lets the guest come back at `deadline` (at once, if that is past), or not for its sake. False: this back end has no timer of
+    /// its own (hardware part `preemption-timer`), and the host's has to be armed.
+    #[inline(always)]
+    fn arm(&mut self, _deadline: Option<HostTime>) -> bool {
+        false
+    }
 
     /// What the guest's time stamp counter adds to the host's.
     fn set_ticks_offset(&mut self, offset: u64);

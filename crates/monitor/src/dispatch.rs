@@ -6,12 +6,13 @@ use crate::control;
 use crate::fetch::{self, Trouble};
 use crate::serve::{Over, Serving};
 use crate::slot::Reason;
+use address::GuestPhysical;
 use contracts::{
     ApicEffects, ControlAccess, Device, DeviceSet, Direction, Exit, GuestMemory, GuestTime, Host, Image,
     LocalApic, MemoryExit, PortExit, PortMap, StringOperand, StringPortExit, Vcpu,
 };
 use decode::{ControlKind, ControlRegister, Intercepted, StatusWordOperand};
-use x86::{Exception, Fault, General, Segment, SegmentName, Width};
+use x86::{Cr0, Cr4, Efer, Exception, Fault, General, Segment, SegmentName, Width};
 
 /// Whether a register of the local APIC decides when its timer goes off: priority and commands, the busy ones, do not.
 const fn concerns_timer(offset: u16) -> bool {
@@ -122,7 +123,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             other => {
                 let reason = match other {
                     Exit::Shutdown => Reason::TripleFault,
-                    Exit::Failed(failure) => Reason::EntryFailed(failure.code),
+                    Exit::Failed(failure) => Reason::EntryFailed(*failure),
                     Exit::Unknown(code) => Reason::UnknownExit(*code),
                     _ => return,
                 };
@@ -600,17 +601,25 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let Some((cr0, efer)) = control::cr0(value, virt.cr0(), virt.cr4(), virt.efer(), long) else {
                     return refuse(0);
                 };
+                let pointers = self.directory_pointers(cr0, virt.cr3(), virt.cr4(), efer)?;
                 virt.set_efer(efer);
                 virt.set_cr0(cr0);
+                virt.set_directory_pointers(pointers);
             }
             ControlRegister::Cr2 => return Err(Fault::InvalidOpcode),
-            ControlRegister::Cr3 => virt.set_cr3(value),
+            ControlRegister::Cr3 => {
+                let pointers = self.directory_pointers(virt.cr0(), value, virt.cr4(), virt.efer())?;
+                virt.set_cr3(value);
+                virt.set_directory_pointers(pointers);
+            }
             ControlRegister::Cr4 => {
                 let allowed = self.compartment.cpuid.cr4();
                 let Some(cr4) = control::cr4(value, virt.cr4(), allowed, virt.efer()) else {
                     return refuse(4);
                 };
+                let pointers = self.directory_pointers(virt.cr0(), virt.cr3(), cr4, virt.efer())?;
                 virt.set_cr4(cr4);
+                virt.set_directory_pointers(pointers);
             }
             ControlRegister::Cr8 => {
                 if value > 15 {
@@ -621,6 +630,26 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
         }
         Ok(())
+    }
+
+    /// The directory pointers of PAE paging with these control registers, where the back end holds them; zeros where there are none. A pointer
+    /// with reserved bits raises #GP (SDM Vol. 3A §4.4.1), and memory that is not there reads as no pointer.
+    #[inline(always)]
+    fn directory_pointers(&self, cr0: Cr0, cr3: u64, cr4: Cr4, efer: Efer) -> Result<[u64; 4], Fault> {
+        let mut pointers = [0; 4];
+        let extended = cr4.contains(Cr4::PHYSICAL_ADDRESS) && !efer.contains(Efer::LONG_MODE_ACTIVE);
+        if !I::Vcpu::HOLDS_DIRECTORY_POINTERS || !cr0.contains(Cr0::PAGING) || !extended {
+            return Ok(pointers);
+        }
+        let reserved = 0b1_1110_0110 | !0 << self.compartment.cpuid.physical_bits().min(52);
+        for (pointer, at) in pointers.iter_mut().zip((cr3 & 0xffff_ffe0..).step_by(8)) {
+            *pointer = self.memory.read_quad(GuestPhysical::new(at)).unwrap_or(0);
+            if *pointer & 1 == 1 && *pointer & reserved != 0 {
+                self.note(Kind::Malformed, Subject::Control(3));
+                return Err(Fault::GP);
+            }
+        }
+        Ok(pointers)
     }
 
     /// An access that the second stage does not map: a device's registers, or nothing.

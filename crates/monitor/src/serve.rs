@@ -144,7 +144,10 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             if vcpu.take_rearm() {
                 let own = self.own_deadline(vcpu);
-                self.host.arm([until, own].into_iter().flatten().min());
+                let deadline = [until, own].into_iter().flatten().min();
+                if !vcpu.virt.arm(deadline) {
+                    self.host.arm(deadline);
+                }
             }
             return None;
         }

@@ -2,7 +2,7 @@
 
 use crate::audit::{Access, Audit, Kind, Subject};
 use crate::mailbox::{Mailbox, Wire};
-use contracts::{Exit, GuestTime};
+use contracts::{EntryFailure, Exit, GuestTime};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use heapless::{String, Vec};
 use spin::Mutex;
@@ -14,8 +14,8 @@ pub enum Reason {
     TripleFault,
     /// All its processors halted with interrupts off.
     Dead,
-    /// The processor refused its state, with the vendor's code.
-    EntryFailed(u64),
+    /// The processor refused its state.
+    EntryFailed(EntryFailure),
     /// An exit that nobody knows, with the vendor's code.
     UnknownExit(u64),
     /// Its page tables or its code lie outside its memory, at that address.
@@ -35,8 +35,9 @@ impl core::fmt::Display for Reason {
         match self {
             Self::TripleFault => write!(formatter, "triple fault"),
             Self::Dead => write!(formatter, "all processors halted with interrupts off"),
-            Self::EntryFailed(code) => {
-                write!(formatter, "the processor refused the guest's state ({code:#x})")
+            Self::EntryFailed(EntryFailure { code, rule }) => {
+                write!(formatter, "the processor refused the guest's state ({code:#x})")?;
+                rule.map_or(Ok(()), |rule| write!(formatter, ": {rule}"))
             }
             Self::UnknownExit(code) => write!(formatter, "unknown exit {code:#x}"),
             Self::OutsideMemory(at) => {

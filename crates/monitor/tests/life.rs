@@ -184,7 +184,14 @@ fn unknown_registers_fault_and_are_counted() {
 fn exits_that_nobody_knows_stop_the_guilty() {
     for (exit, reason) in [
         (Exit::Unknown(0x1234), "unknown exit 0x1234"),
-        (Exit::Failed(contracts::EntryFailure { code: 7 }), "the processor refused the guest's state (0x7)"),
+        (
+            Exit::Failed(contracts::EntryFailure { code: 7, rule: None }),
+            "the processor refused the guest's state (0x7)",
+        ),
+        (
+            Exit::Failed(contracts::EntryFailure { code: 7, rule: Some("CR3 is too wide") }),
+            "the processor refused the guest's state (0x7): CR3 is too wide",
+        ),
     ] {
         let (host, _) = run([("office", 1, OnReset::Stop, &[exit]), ("banking", 1, OnReset::Stop, &[OFF])]);
         assert!(console(host).contains(&format!("office stopped: {reason}")), "{}", console(host));

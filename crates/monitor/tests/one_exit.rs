@@ -271,6 +271,50 @@ fn values_that_are_named_are_checked_as_those_that_are_decoded() {
 }
 
 #[test]
+fn directory_pointers_are_loaded_with_the_register_that_asks_for_them() {
+    let pointers = [0x2001, 0, 0x3001, 0xffff_ffff_ffff_fffe];
+    let paging = |vcpu: &mut FakeVcpu| {
+        vcpu.code = CodeSize::Bits32;
+        vcpu.state.cr0 |= x86::Cr0::PROTECTION | x86::Cr0::PAGING;
+        vcpu.state.cr4 = Cr4::PHYSICAL_ADDRESS;
+    };
+    let put = |bench: &Bench, pointers: &[u64]| {
+        for (at, pointer) in (0x20..).step_by(8).zip(pointers) {
+            bench.put(at, &pointer.to_le_bytes());
+        }
+    };
+    let bench = Bench::new();
+    put(&bench, &pointers);
+    // Bits 4 to 0 of CR3 mean other things.
+    let load = |vcpu: &mut FakeVcpu| {
+        paging(vcpu);
+        vcpu.state.general[General::Rbx as usize] = 0x38;
+    };
+    assert_eq!(bench.exit(control(3, true, Some(General::Rbx)), load), None);
+    assert_eq!(bench.vcpu(|vcpu| (vcpu.state.cr3, vcpu.directory_pointers)), (0x38, pointers));
+    assert_eq!(bench.stepped(NOWHERE), 2);
+    // A write of CR4 that leaves PAE, and one of CR3 in long mode, have none to load.
+    let leave = |vcpu: &mut FakeVcpu| vcpu.state.general[General::Rbx as usize] = Cr4::PAGE_SIZE.bits();
+    assert_eq!(bench.exit(control(4, true, Some(General::Rbx)), leave), None);
+    assert_eq!(bench.vcpu(|vcpu| vcpu.directory_pointers), [0; 4]);
+    let long = |vcpu: &mut FakeVcpu| {
+        load(vcpu);
+        vcpu.state.efer = x86::Efer::LONG_MODE_ACTIVE;
+    };
+    assert_eq!(bench.exit(control(3, true, Some(General::Rbx)), long), None);
+    assert_eq!(bench.vcpu(|vcpu| vcpu.directory_pointers), [0; 4]);
+    // A pointer with reserved bits: nothing happens but #GP.
+    for reserved in [0x2003, 0x2101, 1 << 63 | 1] {
+        let bench = Bench::new();
+        put(&bench, &[reserved]);
+        assert_eq!(bench.exit(control(3, true, Some(General::Rbx)), load), None);
+        let fault = Injected::Exception(Exception::GeneralProtection, Some(0));
+        assert_eq!(bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(), [fault]);
+        assert_eq!(bench.vcpu(|vcpu| (vcpu.state.cr3, vcpu.directory_pointers)), (0, [0; 4]));
+    }
+}
+
+#[test]
 fn without_the_next_address_a_move_is_decoded_although_its_register_is_named() {
     let bench = Bench::new();
     // MOV CR4, RCX: what stands there counts, since its length does.

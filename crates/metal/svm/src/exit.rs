@@ -65,7 +65,7 @@ pub fn decode<D: DecodedInstruction>(block: &ControlBlock) -> Exit {
         0x8a..=0x8c => Exit::Unsupported(Unsupported::MonitorWait),
         0x8d => Exit::SetExtendedControl,
         0x8e => Exit::Unsupported(Unsupported::ProcessorRegisters),
-        u32::MAX => Exit::Failed(EntryFailure { code: block.exit_code }),
+        u32::MAX => Exit::Failed(EntryFailure { code: block.exit_code, rule: None }),
         _ => Exit::Unknown(block.exit_code),
     }
 }
