@@ -83,6 +83,16 @@ pub const fn address(cpu: CpuIndex) -> usize {
     REGION + cpu.0 as usize * STRIDE
 }
 
+/// Where the task state segment of a processor is.
+pub const fn task_address(cpu: CpuIndex) -> u64 {
+    (address(cpu) + core::mem::offset_of!(Local, task)) as u64
+}
+
+/// Where the global descriptor table of a processor is.
+pub const fn descriptors_address(cpu: CpuIndex) -> u64 {
+    (address(cpu) + core::mem::offset_of!(Local, descriptors)) as u64
+}
+
 /// Top of a processor's stack.
 pub const fn stack_top(cpu: CpuIndex) -> usize {
     address(cpu) + STACK_TOP

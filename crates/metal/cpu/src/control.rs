@@ -7,7 +7,7 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 /// (APM Vol. 2 §3.1.7).
 const AUTOMATIC_IBRS: u64 = 1 << 21;
 /// The page attribute table after reset (APM Vol. 2 §7.8.1): the page tables are written for it.
-const PAGE_ATTRIBUTES: u64 = 0x0007_0406_0007_0406;
+pub const PAGE_ATTRIBUTES: u64 = 0x0007_0406_0007_0406;
 
 /// Sets CR0, CR4, DR7, EFER and PAT to the hypervisor's values, with everything on that protects it from itself and that the
 /// processor has: WP, NXE, SMEP, SMAP, UMIP.
@@ -58,6 +58,30 @@ pub unsafe fn prepare(features: &Features) {
     x86_64::registers::debug::Dr7::write_raw(0x400);
     crate::machine_check::prepare(features);
     crate::speculation::learn(features);
+}
+
+/// What a world switch has to bring back of the hypervisor's control registers.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// CR0.
+    pub cr0: u64,
+    /// CR3, with its flags.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// EFER.
+    pub efer: u64,
+}
+
+/// This processor's control registers now.
+pub fn state() -> State {
+    let (cr0, cr3, cr4): (u64, u64, u64);
+    // SAFETY: Reads registers, changes nothing.
+    unsafe {
+        core::arch::asm!("mov {}, cr0", "mov {}, cr3", "mov {}, cr4", out(reg) cr0, out(reg) cr3, out(reg) cr4,
+            options(nomem, nostack, preserves_flags));
+    }
+    State { cr0, cr3, cr4, efer: Efer::read_raw() }
 }
 
 /// Where the page tables in use begin: CR3 without its flags.

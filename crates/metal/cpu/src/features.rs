@@ -90,6 +90,12 @@ pub struct Features {
     pub virtual_ssbd: bool,
     /// Automatic IBRS: EFER bit 21 (leaf 8000_0021 EAX bit 8).
     pub automatic_ibrs: bool,
+    /// VERW clears what buffers inside the processor still hold (leaf 7 EDX bit 10).
+    pub buffer_clear: bool,
+    /// FLUSH_CMD empties the first-level data cache (leaf 7 EDX bit 28).
+    pub data_cache_flush: bool,
+    /// ARCH_CAPABILITIES exists (leaf 7 EDX bit 29): see [`Features::immunities`].
+    pub architecture: bool,
     /// LFENCE always waits for earlier instructions (leaf 8000_0021 EAX bit 2).
     pub lfence_serializes: bool,
     /// APIC identifier, all 32 bits where leaf 0Bh gives them.
@@ -179,6 +185,9 @@ impl Features {
             speculation_control: speculation_control(e8.ebx, seven.edx),
             virtual_ssbd: bit(e8.ebx, 25),
             automatic_ibrs: bit(e21.eax, 8),
+            buffer_clear: bit(seven.edx, 10),
+            data_cache_flush: bit(seven.edx, 28),
+            architecture: bit(seven.edx, 29),
             lfence_serializes: bit(e21.eax, 2),
             apic_id,
             thread_bits,
@@ -193,12 +202,22 @@ impl Features {
             && unsafe { crate::msr::read_checked(x86::msr::VM_CR) }.is_some_and(|value| value & 1 << 4 != 0)
     }
 
+    /// What this processor says that it is immune to: ARCH_CAPABILITIES, 0 where there is no such register (SDM Vol. 4, table 2-2).
+    pub fn immunities(&self) -> u64 {
+        if !self.architecture {
+            return 0;
+        }
+        // SAFETY: CPUID announces the register; reading it changes nothing.
+        unsafe { crate::msr::read(x86::msr::ARCH_CAPABILITIES) }
+    }
+
     /// The first fact in which `other` differs so that one image cannot serve both processors, named; `None` where they agree.
     /// APIC identifiers differ always.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        const NAMES: [&str; 14] = [
+        const NAMES: [&str; 16] = [
             "vendor",
             "svm",
+            "vmx",
             "npt",
             "nrip-save",
             "decode-assists",
@@ -210,11 +229,13 @@ impl Features {
             "tsc-deadline",
             "1 GiB pages",
             "speculation controls",
+            "buffer and cache clearing",
             "physical address width",
         ];
         let equal = [
             self.vendor == other.vendor,
             self.svm == other.svm,
+            self.vmx == other.vmx,
             self.npt == other.npt,
             self.nrip_save == other.nrip_save,
             self.decode_assists == other.decode_assists,
@@ -226,6 +247,9 @@ impl Features {
             self.tsc_deadline == other.tsc_deadline,
             self.page_1g == other.page_1g,
             self.ibpb == other.ibpb && self.speculation_control == other.speculation_control,
+            self.buffer_clear == other.buffer_clear
+                && self.data_cache_flush == other.data_cache_flush
+                && self.architecture == other.architecture,
             self.physical_bits == other.physical_bits,
         ];
         NAMES.into_iter().zip(equal).find(|(_, equal)| !equal).map(|(name, _)| name)

@@ -324,6 +324,25 @@ pub unsafe fn load() {
     unsafe { x86_64::instructions::tables::lidt(&pointer) };
 }
 
+/// Where the table is.
+pub fn table_address() -> u64 {
+    TABLE.0.get() as u64
+}
+
+/// Raises an NMI that a guest's exit has taken from this processor. Its handler ends in a report.
+#[cold]
+pub fn raise_non_maskable() {
+    // SAFETY: The gate leads to the handler of NMIs, on a stack of its own, as the processor would.
+    unsafe { core::arch::asm!("int 2") };
+}
+
+/// Raises a machine check that a guest's exit has taken from this processor. Its handler ends in a report.
+#[cold]
+pub fn raise_machine_check() {
+    // SAFETY: As in `raise_non_maskable`.
+    unsafe { core::arch::asm!("int 18") };
+}
+
 /// Sets both 8259As up so that their spurious interrupts come at [`LEGACY`], and masks all their lines (8259A data sheet,
 /// "Programming the 8259A"). Boot loaders leave the PIT's line live.
 pub fn mask_legacy_controllers() {

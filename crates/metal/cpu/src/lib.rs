@@ -20,6 +20,7 @@ pub mod serial;
 pub mod speculation;
 pub mod vector;
 mod vector_state;
+pub mod vmx;
 
 pub use block::current;
 pub use fault::fatal;

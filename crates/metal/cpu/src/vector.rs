@@ -87,7 +87,23 @@ pub unsafe fn xcr0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// DR0 to DR3. DR6 and DR7 are in the control block of a guest.
+/// DR6, where it is not in the control block of a guest.
+#[inline(always)]
+pub fn debug_status() -> u64 {
+    let value: u64;
+    // SAFETY: Reads a register. DR7.GD is never set in the host, so that no #DB comes.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Sets DR6; its upper half stays zero, as the processor asks for.
+#[inline(always)]
+pub fn set_debug_status(value: u64) {
+    // SAFETY: DR6 tells what was met, and has no effect.
+    unsafe { asm!("mov dr6, {}", in(reg) value & 0xffff_ffff, options(nomem, nostack, preserves_flags)) };
+}
+
+/// DR0 to DR3. DR7 is in the control block of a guest, and where that has it DR6.
 #[inline(always)]
 pub fn debug_addresses() -> [u64; 4] {
     let (zero, one, two, three): (u64, u64, u64, u64);

@@ -2,8 +2,12 @@
 
 /// Time stamp counter.
 pub const TSC: u32 = 0x10;
+/// Platform identifier, which chooses microcode (Intel).
+pub const PLATFORM_ID: u32 = 0x17;
 /// Local APIC base address and mode.
 pub const APIC_BASE: u32 = 0x1b;
+/// Switches that firmware locks: bit 0 is the lock, bit 2 lets VMXON work (SDM Vol. 3C §24.7).
+pub const FEATURE_CONTROL: u32 = 0x3a;
 /// SPEC_CTRL: IBRS, STIBP, SSBD.
 pub const SPEC_CTRL: u32 = 0x48;
 /// PRED_CMD: IBPB.
@@ -12,6 +16,10 @@ pub const PRED_CMD: u32 = 0x49;
 pub const PATCH_LEVEL: u32 = 0x8b;
 /// MTRR capabilities.
 pub const MTRR_CAP: u32 = 0xfe;
+/// What a processor is immune to (Intel).
+pub const ARCH_CAPABILITIES: u32 = 0x10a;
+/// FLUSH_CMD: bit 0 empties the first-level data cache (Intel).
+pub const FLUSH_CMD: u32 = 0x10b;
 /// SYSENTER code segment.
 pub const SYSENTER_CS: u32 = 0x174;
 /// SYSENTER stack pointer.
@@ -22,6 +30,8 @@ pub const SYSENTER_EIP: u32 = 0x176;
 pub const MCG_CAP: u32 = 0x179;
 /// Machine-check status.
 pub const MCG_STATUS: u32 = 0x17a;
+/// Switches of a processor (Intel).
+pub const MISC_ENABLE: u32 = 0x1a0;
 /// Last-branch and debug control.
 pub const DEBUG_CONTROL: u32 = 0x1d9;
 /// First variable MTRR base; base and mask alternate up to 0x20f.
@@ -42,6 +52,38 @@ pub const MTRR_FIXED_4K_LAST: u32 = 0x26f;
 pub const PAT: u32 = 0x277;
 /// MTRR default type and enable bits.
 pub const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+/// VMX: revision, size and type of the VMCS (SDM Vol. 3D appendix A, this and the following).
+pub const VMX_BASIC: u32 = 0x480;
+/// Pin-based controls.
+pub const VMX_PIN: u32 = 0x481;
+/// Primary processor-based controls.
+pub const VMX_PRIMARY: u32 = 0x482;
+/// VM-exit controls.
+pub const VMX_EXIT: u32 = 0x483;
+/// VM-entry controls.
+pub const VMX_ENTRY: u32 = 0x484;
+/// Miscellaneous facts.
+pub const VMX_MISCELLANEOUS: u32 = 0x485;
+/// Bits of CR0 that must be 1.
+pub const VMX_CR0_ONES: u32 = 0x486;
+/// Bits of CR0 that may be 1.
+pub const VMX_CR0_POSSIBLE: u32 = 0x487;
+/// Bits of CR4 that must be 1.
+pub const VMX_CR4_ONES: u32 = 0x488;
+/// Bits of CR4 that may be 1.
+pub const VMX_CR4_POSSIBLE: u32 = 0x489;
+/// Secondary processor-based controls.
+pub const VMX_SECONDARY: u32 = 0x48b;
+/// EPT and VPID.
+pub const VMX_EPT_VPID: u32 = 0x48c;
+/// Pin-based controls, those that may be 0 told apart.
+pub const VMX_TRUE_PIN: u32 = 0x48d;
+/// Primary processor-based controls, likewise.
+pub const VMX_TRUE_PRIMARY: u32 = 0x48e;
+/// VM-exit controls, likewise.
+pub const VMX_TRUE_EXIT: u32 = 0x48f;
+/// VM-entry controls, likewise.
+pub const VMX_TRUE_ENTRY: u32 = 0x490;
 /// Local APIC timer deadline in TSC ticks (SDM Vol. 3A §11.5.4.1).
 pub const TSC_DEADLINE: u32 = 0x6e0;
 /// First x2APIC register (SDM Vol. 3A §11.12.1.2).
