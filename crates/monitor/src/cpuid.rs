@@ -82,6 +82,8 @@ const SSBD: u32 = 1 << 24;
 // Leaf 8000_0001 EDX: the copies of leaf 1, SYSCALL, NX, MMX extensions, 1 GiB pages, RDTSCP, long mode.
 const EXTENDED_1_EDX: u32 =
     LEAF_1_EDX & 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
+const INTEL: Leaf =
+    [0, u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ntel"), u32::from_le_bytes(*b"ineI")];
 const AMD: Leaf =
     [0, u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"cAMD"), u32::from_le_bytes(*b"enti")];
 /// Leaf 0xd, subleaf 1 EAX: XSAVEC.
@@ -295,6 +297,11 @@ impl CpuidTable {
     /// XCR0 bits that the guest may set; only [`Xcr0::X87`] where there is no XSAVE.
     pub fn xcr0(&self) -> Xcr0 {
         self.xcr0
+    }
+
+    /// Whether the processor is one of Intel's, with the registers that software takes for granted there; the others have AMD's.
+    pub fn is_intel(&self) -> bool {
+        self.basic[0][1..] == INTEL[1..]
     }
 
     /// Whether RDTSCP, and so TSC_AUX, exists.

@@ -15,6 +15,8 @@ const MTRR_CAPABILITIES: u64 = VARIABLE_RANGES as u64 | 1 << 8 | 1 << 10;
 const END_OF_INTERRUPT: u32 = msr::X2APIC_FIRST + 0xb;
 /// DE_CFG: LFENCE is serializing, which is what software sets it for.
 const SERIALIZING_FENCE: u64 = 1 << 1;
+/// MISC_ENABLE: fast string instructions; no branch trace, no sampling (SDM Vol. 4, table 2-2).
+const MISCELLANEOUS: u64 = 1 | 1 << 11 | 1 << 12;
 /// HWCR: the time stamp counter runs at the P0 frequency, so software need not look for another.
 const TSC_AT_P0: u64 = 1 << 24;
 
@@ -53,6 +55,19 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
     }
 
+    /// Registers that AMD's processors have.
+    const fn is_amd(number: u32) -> bool {
+        matches!(
+            number,
+            msr::SYSTEM_CONFIGURATION
+                | msr::TOP_MEMORY
+                | msr::TOP_MEMORY_2
+                | msr::NORTHBRIDGE_CONFIGURATION
+                | msr::HARDWARE_CONFIGURATION
+                | msr::DECODE_CONFIGURATION
+        )
+    }
+
     #[inline(never)]
     fn soft_msr(&self, vcpu: &VirtualProcessor<I>, number: u32) -> Option<u64> {
         let soft = &vcpu.registers;
@@ -68,14 +83,14 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             _ if let Some(index) = fixed_range(number) => *soft.mtrr_fixed.get(index)?,
             // No microcode was loaded, nothing is configured, no memory is mapped where only the chipset knows.
-            msr::PATCH_LEVEL
-            | msr::SYSTEM_CONFIGURATION
-            | msr::TOP_MEMORY
-            | msr::TOP_MEMORY_2
-            | msr::NORTHBRIDGE_CONFIGURATION
-            | msr::DEBUG_CONTROL => 0,
-            msr::HARDWARE_CONFIGURATION => TSC_AT_P0,
-            msr::DECODE_CONFIGURATION => SERIALIZING_FENCE,
+            msr::PATCH_LEVEL | msr::DEBUG_CONTROL => 0,
+            msr::MISC_ENABLE if self.compartment.cpuid.is_intel() => MISCELLANEOUS,
+            msr::PLATFORM_ID if self.compartment.cpuid.is_intel() => 0,
+            number if !self.compartment.cpuid.is_intel() && Self::is_amd(number) => match number {
+                msr::HARDWARE_CONFIGURATION => TSC_AT_P0,
+                msr::DECODE_CONFIGURATION => SERIALIZING_FENCE,
+                _ => 0,
+            },
             _ => match I::ClockPage::register(number)? {
                 ClockRegister::Time => soft.clock_page,
                 ClockRegister::Wall => soft.wall_page,
@@ -171,11 +186,16 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             // it in step already.
             msr::TSC => true,
             // Writes that ask for what is so already, or for what does not exist here, change nothing.
+            msr::PATCH_LEVEL | msr::MISC_ENABLE if self.compartment.cpuid.is_intel() => true,
             msr::PATCH_LEVEL
             | msr::DECODE_CONFIGURATION
             | msr::HARDWARE_CONFIGURATION
             | msr::SYSTEM_CONFIGURATION
-            | msr::NORTHBRIDGE_CONFIGURATION => true,
+            | msr::NORTHBRIDGE_CONFIGURATION
+                if !self.compartment.cpuid.is_intel() =>
+            {
+                true
+            }
             msr::DEBUG_CONTROL => value == 0,
             _ => {
                 let Some(legal) = self.set_soft_msr(vcpu, number, value) else {

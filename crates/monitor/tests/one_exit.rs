@@ -665,3 +665,48 @@ fn the_local_apic_s_page_lies_within_physical_addresses() {
     assert_eq!(bench.read_msr(msr::APIC_BASE).map(|base| base & !0x100), Some(1 << 39 | FLAGS));
     assert_eq!(bench.counted(Kind::Malformed), 24);
 }
+
+#[test]
+fn a_guest_finds_the_registers_of_its_processor_s_vendor() {
+    let vendor = |name: &'static [u8; 12]| {
+        let word = |at: usize| u32::from_le_bytes([name[at], name[at + 1], name[at + 2], name[at + 3]]);
+        let words = [u32::MAX >> 2, word(0), word(8), word(4)];
+        move |leaf, _| if leaf == 0 { words } else { [u32::MAX; 4] }
+    };
+    let intel = [msr::MISC_ENABLE, msr::PLATFORM_ID];
+    let amd = [
+        msr::SYSTEM_CONFIGURATION,
+        msr::HARDWARE_CONFIGURATION,
+        msr::TOP_MEMORY,
+        msr::TOP_MEMORY_2,
+        msr::NORTHBRIDGE_CONFIGURATION,
+        msr::DECODE_CONFIGURATION,
+    ];
+    for (name, own, others) in
+        [(b"GenuineIntel", &intel[..], &amd[..]), (b"AuthenticAMD", &amd[..], &intel[..])]
+    {
+        let bench = Bench::on(vendor(name));
+        assert!(own.iter().all(|number| bench.read_msr(*number).is_some()), "{name:?}");
+        for number in others {
+            assert_eq!(bench.read_msr(*number), None, "{number:#x}");
+            assert!(!bench.write_msr(*number, 0), "{number:#x}");
+        }
+        assert!(bench.write_msr(own[0], 0) && bench.read_msr(msr::PATCH_LEVEL).is_some());
+    }
+}
+
+#[test]
+fn a_back_end_with_a_timer_of_its_own_is_told_the_deadline_and_the_host_is_not() {
+    let until = HostTime(500);
+    for (own, told, armed) in [(true, Some(until), None), (false, None, Some(until))] {
+        let bench = Bench::new();
+        bench.with(|serving, vcpu| {
+            vcpu.virt.timer.0 = own;
+            vcpu.set_activity(monitor::compartment::Activity::Running);
+            // The deadline is past, so that the first interruption ends the turn.
+            vcpu.virt.script.push_back(Exit::Interrupted).unwrap();
+            serving.turn(vcpu, Some(until), false);
+        });
+        assert_eq!((bench.vcpu(|vcpu| vcpu.timer.1), bench.host.deadline()), (told, armed));
+    }
+}
