@@ -15,11 +15,24 @@ pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction>;
 #[cfg(feature = "npt")]
 pub type Stage = npt::NestedTables;
 
+#[cfg(all(feature = "vmx", not(feature = "svm")))]
+pub type BackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer>;
+#[cfg(all(feature = "ept", not(feature = "npt")))]
+pub type Stage = ept::ExtendedTables<HugePages>;
+
 // Hardware parts.
 #[cfg(feature = "nrip-save")]
 pub type NextInstruction = nrip_save::NripSave;
 #[cfg(feature = "decode-assists")]
 pub type DecodedInstruction = decode_assists::DecodeAssists;
+#[cfg(feature = "unrestricted-guest")]
+pub type UnpagedModes = unrestricted_guest::UnrestrictedGuest;
+#[cfg(feature = "vpid")]
+pub type TranslationTags = vpid::Vpid;
+#[cfg(feature = "preemption-timer")]
+pub type DeadlineTimer = preemption_timer::PreemptionTimer;
+#[cfg(feature = "ept-large-pages")]
+pub type HugePages = ept_large_pages::EptLargePages;
 
 // Schedulers: one of them; the static one where a profile names both.
 #[cfg(feature = "schedule-static")]

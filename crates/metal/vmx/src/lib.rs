@@ -1,0 +1,72 @@
+//! The VMX back end: VT-x with extended page tables (SDM Vol. 3C chapters 24 to 28).
+//!
+//! Row 3 (metal). It enters the guest and says why it came back, in the neutral words of [`contracts::Exit`]; it decides
+//! nothing. [`Vmx`] is what the image builds with, [`VmxVcpu`] a virtual processor.
+#![no_std]
+
+mod controls;
+mod event;
+mod exit;
+mod field;
+mod host;
+mod permissions;
+mod rules;
+mod segment;
+mod structure;
+mod vcpu;
+
+use address::{HostPhysical, PAGE_4K};
+use backend::BackEnd;
+use contracts::{CpuIndex, DeadlineTimer, TranslationTags, UnpagedModes};
+use controls::Controls;
+use core::marker::PhantomData;
+use cpu::vmx::Capabilities;
+use cpu::{Features, VectorState};
+use memory::{Frames, PrivateArea};
+pub use vcpu::VmxVcpu;
+
+/// The back end. `U` says who runs guests without paging (hardware part `unrestricted-guest`), `T` whether translations are tagged (`vpid`),
+/// `D` whether the world switch has a timer (`preemption-timer`).
+pub struct Vmx<U, T, D>(PhantomData<(U, T, D)>);
+
+impl<U, T, D> BackEnd for Vmx<U, T, D>
+where
+    U: UnpagedModes + Send,
+    T: TranslationTags + Send,
+    D: DeadlineTimer + Send,
+{
+    type Vcpu = VmxVcpu<U, T, D>;
+
+    fn missing(features: &Features) -> Option<&'static str> {
+        let capabilities = Capabilities::of(features);
+        host::missing(features, &capabilities)
+            .or_else(|| Controls::compute::<U, T, D>(&capabilities, features.rdtscp).err())
+    }
+
+    fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+        host::prepare(frames, cpus)
+    }
+
+    fn enable(cpu: CpuIndex, features: &Features) -> bool {
+        host::enable(cpu, features)
+    }
+
+    fn pages(features: &Features) -> usize {
+        1 + vector_pages(features)
+    }
+
+    fn vcpu(
+        area: &mut PrivateArea,
+        root: HostPhysical,
+        number: u32,
+        features: &Features,
+    ) -> Option<VmxVcpu<U, T, D>> {
+        let frames =
+            vcpu::Frames { structure: area.page()?, vector: area.pages(vector_pages(features))?, root };
+        VmxVcpu::new(frames, number, features, Capabilities::of(features))
+    }
+}
+
+fn vector_pages(features: &Features) -> usize {
+    VectorState::area(features).div_ceil(PAGE_4K as usize)
+}

@@ -1,0 +1,96 @@
+//! The MSR bitmap (SDM Vol. 3C §25.6.9), one for all compartments: nothing passes but registers that belong to the guest alone while it
+//! is attached.
+
+use address::HostPhysical;
+use core::cell::UnsafeCell;
+use x86::msr;
+
+/// Reads of low numbers, reads of high ones, writes of low ones, writes of high ones: 1 KiB each, one bit a register.
+const BYTES: usize = 4096;
+/// Where the bits for writes begin.
+const WRITES: usize = 2048;
+
+/// Registers that pass both ways: the processor switches the first five with the VMCS, attaching switches the others.
+const PASSED: [u32; 10] = [
+    msr::FS_BASE,
+    msr::GS_BASE,
+    msr::SYSENTER_CS,
+    msr::SYSENTER_ESP,
+    msr::SYSENTER_EIP,
+    msr::KERNEL_GS_BASE,
+    msr::STAR,
+    msr::LSTAR,
+    msr::CSTAR,
+    msr::SFMASK,
+];
+
+#[repr(C, align(4096))]
+struct Map(UnsafeCell<[u8; BYTES]>);
+
+// SAFETY: written by `fill` alone, which the bootstrap processor calls once before any other processor or guest runs (its
+// own contract); afterwards only the processor's world switch reads the map.
+unsafe impl Sync for Map {}
+
+static MAP: Map = Map(UnsafeCell::new([0; BYTES]));
+
+/// Where register `number` has its bit for reads: byte and bit. `None` for registers that the map does not cover: those always exit.
+const fn place(number: u32) -> Option<(usize, u32)> {
+    let (base, offset) = match number {
+        0..=0x1fff => (0, number),
+        0xc000_0000..=0xc000_1fff => (1024, number - 0xc000_0000),
+        _ => return None,
+    };
+    Some((base + (offset / 8) as usize, offset % 8))
+}
+
+/// Fills the map: everything exits but [`PASSED`].
+///
+/// # Safety
+/// Called once, on the bootstrap processor, before another processor or a guest runs.
+pub unsafe fn fill() {
+    // SAFETY: nobody else reads or writes the map yet (this function's contract).
+    let map = unsafe { &mut *MAP.0.get() };
+    map.fill(0xff);
+    for number in PASSED {
+        let Some((byte, bit)) = place(number) else { continue };
+        for byte in [byte, byte + WRITES] {
+            if let Some(byte) = map.get_mut(byte) {
+                *byte &= !(1 << bit);
+            }
+        }
+    }
+}
+
+/// Physical address of the map. The image is linked at its physical address.
+pub fn address() -> HostPhysical {
+    HostPhysical::new(MAP.0.get() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_lie_where_the_manual_says() {
+        // SDM Vol. 3C §25.6.9.
+        assert_eq!(place(0), Some((0, 0)));
+        assert_eq!(place(0x1fff), Some((0x3ff, 7)));
+        assert_eq!(place(0xc000_0081), Some((0x410, 1)));
+        assert_eq!(place(0xc000_1fff), Some((0x7ff, 7)));
+        assert_eq!(place(0x2000), None);
+        assert_eq!(place(0xc001_0000), None);
+    }
+
+    #[test]
+    fn only_the_guest_s_own_registers_pass() {
+        // SAFETY: no guest and no other test uses the map.
+        unsafe { fill() };
+        // SAFETY: as above; `fill` is done.
+        let map = unsafe { &*MAP.0.get() };
+        let open = |half: &[u8]| half.iter().map(|byte| byte.count_zeros()).sum::<u32>();
+        assert_eq!(open(&map[..WRITES]), PASSED.len() as u32);
+        assert_eq!(open(&map[WRITES..]), PASSED.len() as u32);
+        // LSTAR, as one that passes: reads and writes.
+        assert_eq!((map[0x410] >> 2 & 1, map[0x410 + WRITES] >> 2 & 1), (0, 0));
+    }
+}
