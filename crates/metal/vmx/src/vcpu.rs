@@ -476,12 +476,10 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
         }
     }
 
-    /// Ticks of the preemption timer until the deadline: at least one tick too late rather than too early, so that it is past then.
+    /// Ticks of the preemption timer until the deadline: rather one too late than too early, so that it is past then. One where it is past
+    /// already: with 0 the guest would come back before its first instruction, and where a device's timer is always due, never come on.
     fn timer_ticks(deadline: u64, now: u64, shift: u32) -> u64 {
-        match deadline.checked_sub(now) {
-            Some(left) if left > 0 => ((left >> shift) + 1).min(u32::MAX.into()),
-            _ => 0,
-        }
+        ((deadline.saturating_sub(now) >> shift) + 1).min(u32::MAX.into())
     }
 }
 
@@ -1273,10 +1271,10 @@ pub mod tests {
     }
 
     #[test]
-    fn the_timer_is_never_early() {
+    fn the_timer_is_never_early_and_lets_the_guest_come_on() {
         let ticks = |left: u64| Modelled::timer_ticks(1000 + left, 1000, 5);
-        assert_eq!((ticks(0), ticks(1), ticks(31), ticks(32), ticks(64)), (0, 1, 1, 2, 3));
-        assert_eq!(Modelled::timer_ticks(5, 1000, 5), 0, "past");
+        assert_eq!((ticks(0), ticks(1), ticks(31), ticks(32), ticks(64)), (1, 1, 1, 2, 3));
+        assert_eq!(Modelled::timer_ticks(5, 1000, 5), 1, "past");
         assert_eq!(Modelled::timer_ticks(u64::MAX - 1, 0, 0), u64::from(u32::MAX));
         let mut vcpu = attached();
         assert!(vcpu.arm(None));
@@ -1284,7 +1282,7 @@ pub mod tests {
         assert_eq!(vcpu.hardware.read(Field::PREEMPTION_TIMER), u64::from(u32::MAX));
         assert!(vcpu.arm(Some(HostTime(1))));
         vcpu.enter();
-        assert_eq!(vcpu.hardware.read(Field::PREEMPTION_TIMER), 0);
+        assert_eq!(vcpu.hardware.read(Field::PREEMPTION_TIMER), 1);
         assert_eq!(exits(&mut vcpu, 52, &[]), Exit::Interrupted);
         assert!(!attach::<Present, Present, Absent>().arm(None));
     }
