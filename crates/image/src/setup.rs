@@ -138,7 +138,8 @@ fn work(cpu: CpuIndex) -> ! {
 fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize {
     Vault::STATE_PAGES
         + usize::from(compartment.vcpus) * BackEnd::pages(features)
-        + Stage::pages(compartment.memory, EXTENTS)
+        + BackEnd::SHOWN
+        + Stage::pages(compartment.memory, EXTENTS + BackEnd::SHOWN)
 }
 
 /// The payloads of a compartment: offset in the module and length.
@@ -256,10 +257,14 @@ fn second_stage(
     features: &Features,
 ) -> Option<HostPhysical> {
     use contracts::SecondStage as _;
-    let count = Stage::pages(compartment.memory, EXTENTS);
+    let count = Stage::pages(compartment.memory, EXTENTS + BackEnd::SHOWN);
     let mut stage = Stage::new(index, area.pages(count)?, count, features);
     for extent in ram.extents() {
         stage.map(extent.at, &extent.frames, MapMode::RAM).ok()?;
+    }
+    if BackEnd::SHOWN > 0 {
+        let (at, frames) = BackEnd::shown(area)?;
+        stage.map(at, &frames, MapMode { write: false, execute: false }).ok()?;
     }
     Some(stage.root())
 }

@@ -10,7 +10,7 @@ mod stage;
 pub use event::{GENERAL_DETECT, combined, resumes};
 pub use stage::{Owned, StageFormat, StageTables, Stock};
 
-use address::HostPhysical;
+use address::{GuestPhysical, HostPhysical};
 use contracts::{CpuIndex, MapError, SecondStage, Vcpu};
 use cpu::Features;
 use memory::{Frames, OwnedFrames, Page, PrivateArea};
@@ -32,6 +32,14 @@ pub trait BackEnd {
 
     /// Private pages that one virtual processor needs.
     fn pages(features: &Features) -> usize;
+
+    /// Private pages of a compartment that its guest is shown: see [`Self::shown`].
+    const SHOWN: usize = 0;
+
+    /// A page that the back end wants to have in the guest's physical memory, read-only, and where. `None`: none, or the area has no pages left.
+    fn shown(_area: &mut PrivateArea) -> Option<(GuestPhysical, OwnedFrames)> {
+        None
+    }
 
     /// Makes a virtual processor in `area`, whose compartment's second stage has its root at `root`. `number` counts all of the
     /// machine from 0. `None`: the area has no pages left.

@@ -104,6 +104,7 @@ unsafe impl Sync for Page {}
 /// The private area of one compartment: pages that are handed out once.
 #[derive(Debug)]
 pub struct PrivateArea {
+    owner: u8,
     base: usize,
     physical: HostPhysical,
     pages: usize,
@@ -125,6 +126,17 @@ impl PrivateArea {
             pointer: NonNull::new((self.base + offset) as *mut u8)?,
             physical: self.physical.checked_add(offset as u64)?,
         })
+    }
+
+    /// A page that the compartment's own guest is shown: what `words` gives for each place from 0 to 1023 is written into it now, and nobody but the
+    /// second stage gets hold of it. `None` when all are handed out.
+    pub fn shown_page(&mut self, words: impl Fn(u32) -> u32) -> Option<OwnedFrames> {
+        let page = self.page()?;
+        for (place, word) in (0..PAGE_4K as u32 / 4).map(|place| (place as usize, words(place))) {
+            // SAFETY: The page was handed out a moment ago and to nobody else; it is mapped, as an area is while it exists, and aligned.
+            unsafe { page.pointer().cast::<u32>().add(place).write_volatile(word) };
+        }
+        Some(OwnedFrames::new(self.owner, HostRange::new(page.physical(), PAGE_4K)?))
     }
 
     /// Pages that are left.
@@ -281,6 +293,7 @@ impl Space {
             root,
             ram: Ram::new(base, request.low, request.high, misalignment, payloads, extents),
             area: PrivateArea {
+                owner: request.index,
                 base: area_base,
                 physical: private.start(),
                 pages: request.private_pages,
@@ -389,7 +402,8 @@ mod tests {
 
     #[test]
     fn private_pages_are_handed_out_once() {
-        let mut area = PrivateArea { base: 0x7000, physical: HostPhysical::new(0x9000), pages: 3, used: 0 };
+        let mut area =
+            PrivateArea { owner: 0, base: 0x7000, physical: HostPhysical::new(0x9000), pages: 3, used: 0 };
         let first = area.page().unwrap();
         assert_eq!((first.virtual_address(), first.physical().get()), (0x7000, 0x9000));
         assert!(area.pages(0).is_none() && area.pages(3).is_none());

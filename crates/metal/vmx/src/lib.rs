@@ -9,20 +9,21 @@ mod event;
 mod exit;
 mod field;
 mod host;
+mod identity;
 mod permissions;
 mod rules;
 mod segment;
 mod structure;
 mod vcpu;
 
-use address::{HostPhysical, PAGE_4K};
+use address::{GuestPhysical, HostPhysical, PAGE_4K};
 use backend::BackEnd;
 use contracts::{CpuIndex, DeadlineTimer, TranslationTags, UnpagedModes};
 use controls::Controls;
 use core::marker::PhantomData;
 use cpu::vmx::Capabilities;
 use cpu::{Features, VectorState};
-use memory::{Frames, PrivateArea};
+use memory::{Frames, OwnedFrames, PrivateArea};
 pub use vcpu::VmxVcpu;
 
 /// The back end. `U` says who runs guests without paging (hardware part `unrestricted-guest`), `T` whether translations are tagged (`vpid`),
@@ -53,6 +54,12 @@ where
 
     fn pages(features: &Features) -> usize {
         1 + vector_pages(features)
+    }
+
+    const SHOWN: usize = if U::UNRESTRICTED { 0 } else { 1 };
+
+    fn shown(area: &mut PrivateArea) -> Option<(GuestPhysical, OwnedFrames)> {
+        Some((identity::ADDRESS, area.shown_page(identity::entry)?))
     }
 
     fn vcpu(

@@ -4,7 +4,7 @@ use crate::controls::{Controls, EntryControls, Primary};
 use crate::exit::{self, reason};
 use crate::field::{Field, Fields, SegmentFields};
 use crate::structure::{self, Cleared, Registers, Structure};
-use crate::{event, host, permissions, rules, segment};
+use crate::{event, host, identity, permissions, rules, segment};
 use address::HostPhysical;
 use contracts::{
     Attachment, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
@@ -178,6 +178,8 @@ pub struct VmxVcpu<U, T, D, H = Structure> {
     ticks_aux: u32,
     /// SPEC_CTRL.
     speculation: u32,
+    /// CR3 as the guest sees it while the processor uses [`identity`]'s.
+    cr3: u64,
     /// While detached: CR2, DR0 to DR3, DR6, [`SYSTEM`].
     cr2: u64,
     debug: [u64; 4],
@@ -227,6 +229,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
             ticks_offset: 0,
             ticks_aux: 0,
             speculation: 0,
+            cr3: 0,
             cr2: 0,
             debug: [0; 4],
             status: DR6_AT_RESET,
@@ -291,7 +294,6 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
             (Field::GUEST_ACTIVITY, 0),
             (Field::GUEST_PENDING_DEBUG, 0),
             (Field::GUEST_DEBUG_CONTROL, 0),
-            (Field::GUEST_CR3, state.cr3),
             (Field::GUEST_DR7, DR7_AT_RESET),
             (Field::GUEST_RFLAGS, (state.flags | Rflags::ALWAYS_ONE).bits()),
             (Field::GUEST_RIP, state.instruction_pointer),
@@ -308,6 +310,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
         self.set_efer(state.efer);
         self.write_cr0(state.cr0);
         self.write_cr4(state.cr4);
+        self.write_cr3(state.cr3);
         self.forget_translations();
     }
 
@@ -319,8 +322,31 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
 
     fn write_cr4(&mut self, value: Cr4) {
         let ones = self.facts.processor.capabilities.cr4_ones;
-        self.hardware.write(Field::GUEST_CR4, value.bits() | ones);
+        let held =
+            if self.on_identity() { value.difference(identity::CR4_OFF) | Cr4::PAGE_SIZE } else { value };
+        self.hardware.write(Field::GUEST_CR4, held.bits() | ones);
         self.hardware.write(Field::CR4_SHADOW, value.bits());
+    }
+
+    /// Whether the guest has no paging, and the processor has.
+    #[inline(always)]
+    fn on_identity(&self) -> bool {
+        !U::UNRESTRICTED && !self.cr0().contains(Cr0::PAGING)
+    }
+
+    /// CR3, and whether its accesses exit: what the guest writes there while it has no paging counts later.
+    fn write_cr3(&mut self, value: u64) {
+        let exits = (Primary::CR3_LOAD | Primary::CR3_STORE).bits();
+        if self.on_identity() {
+            self.cr3 = value;
+            self.hardware.write(Field::GUEST_CR3, identity::ADDRESS.get());
+            self.set_primary(self.primary | exits);
+        } else {
+            self.hardware.write(Field::GUEST_CR3, value);
+            if !U::UNRESTRICTED {
+                self.set_primary(self.primary & !exits);
+            }
+        }
     }
 
     fn set_primary(&mut self, value: u32) {
@@ -435,14 +461,19 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
             reason::NOT_ENTERED => (1 << 16 | read(Field::INSTRUCTION_ERROR), None),
             other => (u64::from(other) | read(Field::QUALIFICATION) << 32, None),
         };
-        let unpaged = !U::UNRESTRICTED && !self.cr0().contains(Cr0::PROTECTION | Cr0::PAGING);
         let rule = match rule {
-            None if unpaged => Some("without paging it needs part unrestricted-guest"),
+            None if self.in_real_mode() => Some("real mode needs part real-mode"),
             // Release builds do without the rules.
             None if cfg!(debug_assertions) => rules::broken(&self.hardware, &self.facts.processor),
             named => named,
         };
         Exit::Failed(EntryFailure { code, rule })
+    }
+
+    /// Whether the guest wants to be where this processor cannot take it.
+    #[inline(always)]
+    fn in_real_mode(&self) -> bool {
+        !U::UNRESTRICTED && !self.cr0().contains(Cr0::PROTECTION)
     }
 
     /// What of the host's state is this processor's own, or changes with the tables in use.
@@ -588,6 +619,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
             };
             self.hardware.write(Field::PREEMPTION_TIMER, ticks);
         }
+        if self.in_real_mode() {
+            return;
+        }
         cpu::speculation::clear_buffers();
         if !self.hardware.enter(&mut self.registers) {
             return;
@@ -683,7 +717,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
 
     fn set_cr0(&mut self, value: Cr0) {
         let changed = self.cr0() ^ value;
+        let (cr3, cr4) = (self.cr3(), self.cr4());
         self.write_cr0(value);
+        if !U::UNRESTRICTED && changed.contains(Cr0::PAGING) {
+            self.write_cr4(cr4);
+            self.write_cr3(cr3);
+        }
         if changed.intersects(Cr0::PAGING | Cr0::WRITE_PROTECT | Cr0::PROTECTION) {
             self.forget_translations();
         }
@@ -695,11 +734,11 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
 
     #[inline(always)]
     fn cr3(&self) -> u64 {
-        self.hardware.read(Field::GUEST_CR3)
+        if self.on_identity() { self.cr3 } else { self.hardware.read(Field::GUEST_CR3) }
     }
 
     fn set_cr3(&mut self, value: u64) {
-        self.hardware.write(Field::GUEST_CR3, value);
+        self.write_cr3(value);
         self.forget_translations();
     }
 
@@ -738,7 +777,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
         let controls =
             if value.contains(Efer::LONG_MODE_ACTIVE) { controls | long } else { controls & !long };
         self.hardware.write(Field::ENTRY_CONTROLS, controls.into());
-        self.hardware.write(Field::GUEST_EFER, value.bits());
+        // LME means nothing without paging, and where the processor has paging on always, it must be as LMA is.
+        let mut held = value;
+        if !U::UNRESTRICTED {
+            held.set(Efer::LONG_MODE_ENABLE, value.contains(Efer::LONG_MODE_ACTIVE));
+        }
+        self.hardware.write(Field::GUEST_EFER, held.bits());
     }
 
     /// No guest changes it without an exit.
@@ -1070,13 +1114,43 @@ pub mod tests {
     }
 
     #[test]
-    fn without_the_part_protection_and_paging_stay_on_in_the_processor() {
+    fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
+        let mut vcpu = attach::<Absent, Absent, Absent>();
+        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Model>, field| vcpu.hardware.read(field);
+        let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
+        let protected = Cr0::EXTENSION_TYPE | Cr0::PROTECTION;
+        vcpu.set_cr0(protected);
+        vcpu.set_cr3(0x7000);
+        vcpu.set_cr4(Cr4::PHYSICAL_ADDRESS | Cr4::SUPERVISOR_EXECUTION);
+        vcpu.set_efer(Efer::LONG_MODE_ENABLE);
+        // The guest sees what it wrote; the processor pages, by 4 MiB pages of 32-bit tables.
+        assert_eq!((vcpu.cr0(), vcpu.cr3(), vcpu.efer()), (protected, 0x7000, Efer::LONG_MODE_ENABLE));
+        assert_eq!(vcpu.cr4(), Cr4::PHYSICAL_ADDRESS | Cr4::SUPERVISOR_EXECUTION);
+        assert_eq!(
+            (read(&vcpu, Field::GUEST_CR0), read(&vcpu, Field::GUEST_CR3)),
+            (0x8000_0031, 0xfffb_c000)
+        );
+        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x2010, 0));
+        assert_eq!(exits(&vcpu), 3, "accesses to CR3 exit");
+        // Long mode is switched on: all is the guest's own.
+        vcpu.set_efer(Efer::LONG_MODE_ENABLE | Efer::LONG_MODE_ACTIVE);
+        vcpu.set_cr0(protected | Cr0::PAGING);
+        assert_eq!((vcpu.cr3(), read(&vcpu, Field::GUEST_CR3), exits(&vcpu)), (0x7000, 0x7000, 0));
+        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x10_2020, 0x500));
+        // And off again.
+        vcpu.set_efer(Efer::LONG_MODE_ENABLE);
+        vcpu.set_cr0(protected);
+        assert_eq!((vcpu.cr3(), read(&vcpu, Field::GUEST_CR3), exits(&vcpu)), (0x7000, 0xfffb_c000, 3));
+    }
+
+    #[test]
+    fn without_the_part_real_mode_is_refused_by_name() {
         let mut vcpu = attach::<Absent, Absent, Absent>();
         vcpu.set_cr0(Cr0::EXTENSION_TYPE);
-        assert_eq!((vcpu.cr0().bits(), vcpu.hardware.read(Field::GUEST_CR0)), (0x10, 0x8000_0031));
         vcpu.enter();
+        assert_eq!(vcpu.hardware.entries, 0, "it is not even tried");
         let Exit::Failed(failure) = vcpu.exit() else { panic!("it failed") };
-        assert!(failure.rule.is_some_and(|rule| rule.contains("unrestricted-guest")));
+        assert_eq!(failure.rule, Some("real mode needs part real-mode"));
     }
 
     #[test]
