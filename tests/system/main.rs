@@ -8,9 +8,14 @@
 mod complaints;
 mod costs;
 mod hostile;
+mod intel;
 mod lab_amd_npt;
 mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
+mod lab_intel_haswell;
+mod lab_intel_nehalem;
+mod lab_intel_sandy;
+mod lab_intel_skylake;
 mod soak;
 mod system;
