@@ -138,8 +138,8 @@ fn work(cpu: CpuIndex) -> ! {
 fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize {
     Vault::STATE_PAGES
         + usize::from(compartment.vcpus) * BackEnd::pages(features)
-        + BackEnd::SHOWN
-        + Stage::pages(compartment.memory, EXTENTS + BackEnd::SHOWN)
+        + usize::from(BackEnd::SHOWN)
+        + Stage::pages(compartment.memory, EXTENTS + usize::from(BackEnd::SHOWN))
 }
 
 /// The payloads of a compartment: offset in the module and length.
@@ -257,12 +257,12 @@ fn second_stage(
     features: &Features,
 ) -> Option<HostPhysical> {
     use contracts::SecondStage as _;
-    let count = Stage::pages(compartment.memory, EXTENTS + BackEnd::SHOWN);
+    let count = Stage::pages(compartment.memory, EXTENTS + usize::from(BackEnd::SHOWN));
     let mut stage = Stage::new(index, area.pages(count)?, count, features);
     for extent in ram.extents() {
         stage.map(extent.at, &extent.frames, MapMode::RAM).ok()?;
     }
-    if BackEnd::SHOWN > 0 {
+    if BackEnd::SHOWN {
         let (at, frames) = BackEnd::shown(area)?;
         stage.map(at, &frames, MapMode { write: false, execute: false }).ok()?;
     }

@@ -33,8 +33,8 @@ pub trait BackEnd {
     /// Private pages that one virtual processor needs.
     fn pages(features: &Features) -> usize;
 
-    /// Private pages of a compartment that its guest is shown: see [`Self::shown`].
-    const SHOWN: usize = 0;
+    /// Whether a compartment's guest is shown a private page: see [`Self::shown`].
+    const SHOWN: bool = false;
 
     /// A page that the back end wants to have in the guest's physical memory, read-only, and where. `None`: none, or the area has no pages left.
     fn shown(_area: &mut PrivateArea) -> Option<(GuestPhysical, OwnedFrames)> {

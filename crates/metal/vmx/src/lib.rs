@@ -56,7 +56,7 @@ where
         1 + vector_pages(features)
     }
 
-    const SHOWN: usize = if U::UNRESTRICTED { 0 } else { 1 };
+    const SHOWN: bool = !U::UNRESTRICTED;
 
     fn shown(area: &mut PrivateArea) -> Option<(GuestPhysical, OwnedFrames)> {
         Some((identity::ADDRESS, area.shown_page(identity::entry)?))
