@@ -287,7 +287,7 @@ const RCX: u16 = 2;
 const RDX: u16 = 4;
 const RBX: u16 = 8;
 
-fn kinds() -> [Kind; 24] {
+fn kinds() -> [Kind; 25] {
     let none = [0; 3];
     [
         ("in", code!("in al, dx"), [0, 0, 0x80], RAX),
@@ -298,6 +298,8 @@ fn kinds() -> [Kind; 24] {
         ("outs", code!("mov esi, 0x5000", "outsb"), [0, 0, 0x80], 1 << 6),
         ("cpuid", code!("xor eax, eax", "cpuid"), none, RAX | RBX | RCX | RDX),
         ("rdmsr", code!("rdmsr"), [0, 0xc000_0080, 0], RAX | RDX),
+        // TSC_AUX of the processor itself: RDMSR of it is answered by software.
+        ("rdtscp", code!("rdtscp"), none, RAX | RCX | RDX),
         ("rdmsr-none", code!("rdmsr"), [0, 0xc001_0200, 0], 0),
         ("wrmsr-none", code!("wrmsr"), [0, 0xc001_0200, 0], 0),
         ("read", code!("mov rax, [rbx]"), [HOLE, 0, 0], RAX),
