@@ -12,5 +12,6 @@ mod lab_amd_npt;
 mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
+mod leaks;
 mod soak;
 mod system;

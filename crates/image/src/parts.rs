@@ -11,7 +11,7 @@ pub use contracts::absent::roles::*;
 
 // Back end and second stage.
 #[cfg(feature = "svm")]
-pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction>;
+pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction, Watch>;
 #[cfg(feature = "npt")]
 pub type Stage = npt::NestedTables;
 
@@ -20,6 +20,10 @@ pub type Stage = npt::NestedTables;
 pub type NextInstruction = nrip_save::NripSave;
 #[cfg(feature = "decode-assists")]
 pub type DecodedInstruction = decode_assists::DecodeAssists;
+
+// Test parts.
+#[cfg(feature = "isolation-check")]
+pub type Watch = isolation_check::IsolationCheck;
 
 // Schedulers: one of them; the static one where a profile names both.
 #[cfg(feature = "schedule-static")]

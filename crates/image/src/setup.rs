@@ -2,9 +2,9 @@
 //! touched; where anything does not fit, one sentence says what, and the machine is turned off.
 
 use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
-use crate::parts::{BackEnd, ClockPage, Stage};
+use crate::parts::{BackEnd, ClockPage, Stage, Watch};
 use address::HostPhysical;
-use backend::{BackEnd as _, Stage as _};
+use backend::{BackEnd as _, Stage as _, Watch as _};
 use boot::{Boot, SpacePlan, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
 use core::fmt::Arguments;
@@ -63,6 +63,7 @@ pub fn run(mut boot: Boot) -> ! {
     if judge(&boot, plan).is_err() {
         machine.power_off();
     }
+    Watch::begin(boot.frames(), &boot.features);
     let cpus = boot.start_processors(PROFILE.limits.cpus);
     if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
         refuse(machine, format_args!("no memory is left for the processors' own pages"));
@@ -121,12 +122,16 @@ pub fn run(mut boot: Boot) -> ! {
 /// What every processor does from now on.
 fn work(cpu: CpuIndex) -> ! {
     let Some((monitor, features)) = MONITOR.lock().first().copied() else { cpu::halt() };
+    Watch::enabled();
     if BackEnd::enable(cpu, &features) {
         monitor.run(cpu);
     } else {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
     }
     if cpu == CpuIndex(0) {
+        if let Some(looks) = Watch::looks() {
+            monitor.say(format_args!("isolation: {looks} looks at all mappings, nothing found"));
+        }
         monitor.say(format_args!("{} KiB free", BOOTED.lock().frames.free() >> 10));
         monitor.say(format_args!("end"));
         monitor.host().power_off();
@@ -139,6 +144,7 @@ fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize 
     Vault::STATE_PAGES
         + usize::from(compartment.vcpus) * BackEnd::pages(features)
         + Stage::pages(compartment.memory, EXTENTS)
+        + Watch::PAGES
 }
 
 /// The payloads of a compartment: offset in the module and length.
@@ -224,6 +230,7 @@ fn build(
     let payloads = payloads(compartment);
     let plan = space_plan(facts.index, compartment, &payloads, features);
     let space = boot.space(&plan).map_err(|_| "its space cannot be made")?;
+    Watch::made(&space);
     let machine = boot.machine;
     let facts = Facts {
         // The compartment's time is 0 now; the wall clock is the host's at that moment.
@@ -237,6 +244,7 @@ fn build(
             failure = Some("its second stage cannot be made");
         }
         let root = root.unwrap_or_default();
+        Watch::built(facts.index, root, area);
         let vcpus = (0..u32::from(compartment.vcpus))
             .map_while(|vcpu| BackEnd::vcpu(area, root, number + vcpu, features));
         let cpuid = CpuidTable::freeze::<ClockPage>(cpu::cpuid, compartment.vcpus, machine.kilohertz());

@@ -7,7 +7,7 @@
 use address::HostPhysical;
 use contracts::{CpuIndex, MapError, SecondStage, Vcpu};
 use cpu::Features;
-use memory::{Frames, OwnedFrames, Page, PrivateArea};
+use memory::{Frames, OwnedFrames, Page, PrivateArea, Space};
 
 /// A virtualization back end: `svm`, later `vmx`.
 pub trait BackEnd {
@@ -52,6 +52,43 @@ pub trait Stage: SecondStage<Frames = OwnedFrames> + Sized {
     fn root(&self) -> HostPhysical;
 }
 
+/// Looks at what is mapped while guests run, and lays out what none of them may find: part `isolation-check`. What it finds wrong
+/// is a fault of ours, and stops the machine with a sentence.
+pub trait Watch {
+    /// Private pages that it wants of each compartment.
+    const PAGES: usize = 0;
+
+    /// Memory and processor are known; nothing was carved for compartments, and no other processor runs. The boot window is mapped.
+    fn begin(_: &Frames, _: &Features) {}
+
+    /// The space of a compartment was made. The boot window is mapped.
+    fn made(_: &Space) {}
+
+    /// The space of compartment `index` is loaded, its second stage has its root at `root`, and `area` has [`Self::PAGES`] left for it.
+    fn built(_index: u8, _root: HostPhysical, _area: &mut PrivateArea) {}
+
+    /// This processor is about to take guests.
+    fn enabled() {}
+
+    /// A virtual processor is about to be loaded in this processor, whose second stage has its root at `root`.
+    #[inline(always)]
+    fn attached(_root: HostPhysical) {}
+
+    /// It has come back from its guest.
+    #[inline(always)]
+    fn exited(_root: HostPhysical) {}
+
+    /// How often all mappings were looked at, for the end of a run; `None` where nobody looks.
+    fn looks() -> Option<u64> {
+        None
+    }
+}
+
+/// Nobody looks.
+pub struct NoWatch;
+
+impl Watch for NoWatch {}
+
 /// No back end.
 pub struct NoBackEnd;
 
@@ -64,6 +101,8 @@ pub mod roles {
     pub type BackEnd = super::NoBackEnd;
     /// No second stage.
     pub type Stage = super::NoStage;
+    /// Nobody looks at what is mapped.
+    pub type Watch = super::NoWatch;
 }
 
 impl BackEnd for NoBackEnd {

@@ -305,8 +305,14 @@ impl Space {
         &self.ram
     }
 
-    pub(crate) const fn root(&self) -> u64 {
-        self.root.get()
+    /// The frames of the private area.
+    pub fn private(&self) -> Option<HostRange> {
+        HostRange::new(self.area.physical, self.area.pages as u64 * PAGE_4K)
+    }
+
+    /// The frame of its highest table.
+    pub const fn root(&self) -> HostPhysical {
+        self.root
     }
 
     /// Zeroes the private area and hands both parts out.

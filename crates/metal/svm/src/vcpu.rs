@@ -5,6 +5,7 @@ use crate::host;
 use crate::vector::VectorState;
 use crate::{exit, permissions};
 use address::HostPhysical;
+use backend::{NoWatch, Watch};
 use contracts::{
     Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu,
 };
@@ -67,8 +68,8 @@ const GENERAL_DETECT: u64 = 1 << 13;
 const HOST_PAGE: usize = General::Rax as usize;
 
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
-/// instruction was.
-pub struct SvmVcpu<N, D> {
+/// instruction was, `W` who looks at what is mapped.
+pub struct SvmVcpu<N, D, W = NoWatch> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -95,14 +96,14 @@ pub struct SvmVcpu<N, D> {
     late: bool,
     /// Where the guest has to take the interrupt that is pending.
     injected_at: u64,
-    parts: PhantomData<(N, D)>,
+    parts: PhantomData<(N, D, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N, D> Send for SvmVcpu<N, D> {}
+unsafe impl<N, D, W> Send for SvmVcpu<N, D, W> {}
 
-impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
+impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -343,7 +344,7 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
+impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D, W> {
     const DECODED: bool = D::GIVEN;
 
     fn start(&mut self, state: &StartState) {
@@ -406,6 +407,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
     }
 
     fn attach(&mut self, how: Attachment) {
+        W::attached(HostPhysical::new(self.block().nested_root));
         if how.stranger {
             cpu::speculation::indirect_branch_barrier();
             cpu::speculation::fill_return_stack();
@@ -452,6 +454,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         // SAFETY: the host's page is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
         // the VMCB is this virtual processor's own, and its RAM, tables and permission maps were set by `new`.
         unsafe { world_switch(self.block_physical.get(), &raw mut self.general) };
+        W::exited(HostPhysical::new(self.block().nested_root));
         let block = self.block_mut();
         block.flush = flush::NOTHING;
         block.event_injection = 0;
