@@ -69,7 +69,7 @@ impl Image for Product {
     type IoApic = Absent;
     type LegacyPic = Absent;
     type Devices = (Attached<Registers>, ());
-    type ClockPage = Absent;
+    type ClockPage = kvm_clock::KvmClock;
     const PROFILE: &'static Profile = &PROFILE;
 }
 
@@ -620,4 +620,33 @@ fn the_local_apic_s_page_lies_within_physical_addresses() {
     }
     assert_eq!(bench.read_msr(msr::APIC_BASE).map(|base| base & !0x100), Some(1 << 39 | FLAGS));
     assert_eq!(bench.counted(Kind::Malformed), 24);
+}
+
+/// Both registers of the clock page: an address in RAM gets the page, one that is none gets nothing, and one beyond is refused.
+#[test]
+fn a_clock_page_lies_in_memory_or_nowhere() {
+    const PAGE: u64 = 0x2000;
+    for (number, on) in [(kvm_clock::WALL_CLOCK, 0), (kvm_clock::SYSTEM_TIME, 1)] {
+        let bench = Bench::new();
+        bench.put(0, &[0xa5; 64]);
+        // Nothing is written at 0 where the register is cleared.
+        assert!(bench.write_msr(number, 0));
+        assert_eq!(bench.read::<64>(0), [0xa5; 64], "{number:#x}");
+        assert!(bench.write_msr(number, PAGE | on));
+        assert_eq!(bench.read::<4>(PAGE), 2u32.to_le_bytes(), "{number:#x}: its version");
+        assert_eq!(bench.read_msr(number), Some(PAGE | on));
+        for beyond in [RAM as u64 - 8, RAM as u64, 1 << 40, u64::MAX - 0xf] {
+            assert!(!bench.write_msr(number, beyond | on), "{number:#x} {beyond:#x}");
+        }
+        assert_eq!(bench.counted(Kind::Malformed), 4);
+    }
+}
+
+/// The processor has begun a task switch and left it to whoever intercepts it: nothing of it is carried out.
+#[test]
+fn task_switches_are_refused() {
+    let bench = Bench::new();
+    assert_eq!(bench.exit(Exit::TaskSwitch, |_| {}), None);
+    assert_eq!(bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(), REFUSED);
+    assert_eq!((bench.stepped(NOWHERE), bench.counted(Kind::Malformed)), (0, 1));
 }

@@ -61,6 +61,17 @@ const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
     | 1 << Exception::Debug.vector()
     | 1 << Exception::AlignmentCheck.vector();
 
+/// Sets the intercepts that are always on. README.md lists them with their reasons.
+fn intercept(block: &mut ControlBlock) {
+    // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
+    // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
+    block.control_reads = 1 << 8;
+    block.control_writes = 1 << 4 | 1 << 8;
+    block.exceptions = EXCEPTIONS;
+    block.intercepts_3 = ALWAYS_3.bits();
+    block.intercepts_4 = ALWAYS_4.bits();
+}
+
 /// DR7.GD: the next access to a debug register raises #DB. Its delivery clears it (APM Vol. 2 §13.1.1).
 const GENERAL_DETECT: u64 = 1 << 13;
 
@@ -130,13 +141,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
         };
         let (ports, msrs) = permissions::addresses();
         let block = vcpu.block_mut();
-        // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
-        // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
-        block.control_reads = 1 << 8;
-        block.control_writes = 1 << 4 | 1 << 8;
-        block.exceptions = EXCEPTIONS;
-        block.intercepts_3 = ALWAYS_3.bits();
-        block.intercepts_4 = ALWAYS_4.bits();
+        intercept(block);
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -833,6 +838,27 @@ mod tests {
     }
 
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
+
+    /// What README.md lists: no more, since each costs exits, and no less. That each is needed is for the tests to show that it names.
+    #[test]
+    fn every_intercept_has_its_reason() {
+        let mut block = ControlBlock::zeroed();
+        intercept(&mut block);
+        let readme = include_str!("../README.md");
+        let rows = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| word ")?.split_once(' ')?.1.strip_prefix("bit "));
+        let mut words = [0u32; 5];
+        for (line, row) in readme.lines().filter(|line| line.starts_with("| word ")).zip(rows) {
+            let word: usize = line["| word ".len()..].split(' ').next().unwrap().parse().unwrap();
+            let bit: u32 = row.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(words[word] >> bit & 1, 0, "twice: {line}");
+            words[word] |= 1 << bit;
+        }
+        let controls = u32::from(block.control_writes) << 16 | u32::from(block.control_reads);
+        assert_eq!(words, [controls, 0, block.exceptions, block.intercepts_3, block.intercepts_4]);
+        assert_eq!(block.intercepts_5, 0);
+    }
 
     #[test]
     fn an_interrupt_goes_in_as_a_virtual_one_and_only_one_at_a_time() {

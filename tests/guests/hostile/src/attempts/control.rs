@@ -1,6 +1,6 @@
 //! Control registers, EFER and XCR0: reserved bits, illegal combinations, and changes of mode in every order.
 
-use super::{Attempt, CR4, attempts, everywhere, in_modes, say};
+use super::{Attempt, CR4, attempts, in_modes, say, try_in_modes};
 use crate::code;
 use crate::engine::{self, CODE, DATA, Mode, State, Trap};
 use crate::machine::{self, EFER, cpuid, read_msr, window, write_msr, write64};
@@ -354,10 +354,16 @@ fn store_tables_under_umip() {
 }
 
 fn read_time_under_tsd() {
-    machine::set_cr4(CR4 | 4);
-    everywhere(&[0x0f, 0x31], NONE);
+    // The engine puts CR4 back when it returns from legacy mode.
+    let under = |modes: &[Mode], code: &[u8]| {
+        try_in_modes(modes, |mode| {
+            machine::set_cr4(CR4 | 4);
+            engine::run(mode, code, NONE)
+        });
+    };
+    under(&Mode::ALL, &[0x0f, 0x31]);
     if cpuid(0x8000_0001, 0)[3] >> 27 & 1 == 1 {
-        in_modes(&[Mode::Long, Mode::LongUser], &[0x0f, 0x01, 0xf9], NONE);
+        under(&[Mode::Long, Mode::LongUser], &[0x0f, 0x01, 0xf9]);
     }
 }
 
