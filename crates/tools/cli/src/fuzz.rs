@@ -20,7 +20,7 @@ const INPUT_TIMEOUT: u32 = 20;
 /// The longest input.
 const LENGTH: u32 = 4096;
 /// Bytes of a committed corpus, as inputs.
-const CORPUS_LIMIT: usize = 10 << 10;
+const CORPUS_LIMIT: usize = 9 << 10;
 
 /// Carries out `fuzz`.
 pub fn command(tree: &Tree, words: &FuzzWords) -> Result<Outcome, Failure> {
