@@ -93,11 +93,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         bytes
     };
     let start = |length| (HEADER_LENGTH + length) as u64;
-    let mut seeds = vec![whole(&[one.clone()]), whole(&[one.clone(), compartment("banking", 4, true, &[])])];
+    let mut seeds =
+        vec![whole(std::slice::from_ref(&one)), whole(&[one.clone(), compartment("banking", 4, true, &[])])];
     // A segment lies behind the plan, whose length it changes by nothing as long as its number takes two bytes.
     for (length, target) in [(8, 0x10_0000), (16, 0x9000)] {
         let draft = compartment("office", 2, true, &[Segment { source: 200, length, target }]);
-        let plan = Plan { compartments: [draft.clone()].into_iter().collect() };
+        let plan = Plan { compartments: [draft].into_iter().collect() };
         let source = start(postcard::to_stdvec(&plan).expect("a plan can be written").len());
         seeds.push(whole(&[compartment("office", 2, true, &[Segment { source, length, target }])]));
     }

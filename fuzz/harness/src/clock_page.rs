@@ -25,7 +25,7 @@ pub fn run(bytes: &[u8]) {
     let (multiplier, shift) = (u32::from_le_bytes([page[24], page[25], page[26], page[27]]), page[28] as i8);
     let ticks = u128::from(later);
     let shifted = if shift < 0 { ticks >> -shift } else { ticks << shift };
-    let read = shifted * u128::from(multiplier) >> 32;
+    let read = (shifted * u128::from(multiplier)) >> 32;
     let right = u128::from(clock.nanoseconds(later));
     let error = read.abs_diff(right);
     assert!(

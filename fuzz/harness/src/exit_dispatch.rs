@@ -115,7 +115,6 @@ struct World {
 struct Guest {
     world: Arc<World>,
     memory: Arc<Memory<RAM>>,
-    number: u8,
 }
 
 impl Script for Guest {
@@ -182,7 +181,7 @@ fn change(vcpu: &mut FakeVcpu<Guest>, operation: u8, tape: &mut Tape) {
         }
         184..=191 => {
             // A page-table entry that leads somewhere.
-            let at = u64::from(tape.word()) % RAM as u64 & !7;
+            let at = (u64::from(tape.word()) % RAM as u64) & !7;
             let entry = u64::from(tape.byte() & 3) << 12 | u64::from(tape.byte()) | 1;
             let _ = vcpu.script.memory.write(GuestPhysical::new(at), &entry.to_le_bytes());
         }
@@ -416,7 +415,6 @@ fn exit(vcpu: &mut FakeVcpu<Guest>, tape: &mut Tape) -> Exit {
         250 => Exit::Shutdown,
         _ => {
             // The guest sends its neighbour INIT or a start-up, through the interrupt command register.
-            let _ = vcpu.script.number;
             vcpu.state.general[General::Rcx as usize] = (msr::X2APIC_FIRST + 0x30).into();
             vcpu.state.general[General::Rdx as usize] = (tape.byte() & 3).into();
             vcpu.state.general[General::Rax as usize] = tape.double().into();
@@ -468,9 +466,8 @@ pub fn run(bytes: &[u8]) {
         .map(|(index, plan)| {
             let memory = Arc::new(Memory::new());
             memory.set_module(&[0x90; 64]);
-            let vcpus = (0..plan.vcpus).map(|number| {
-                FakeVcpu::new(Guest { world: Arc::clone(&world), memory: Arc::clone(&memory), number })
-            });
+            let vcpus = (0..plan.vcpus)
+                .map(|_| FakeVcpu::new(Guest { world: Arc::clone(&world), memory: Arc::clone(&memory) }));
             let facts = Facts {
                 index,
                 wall_clock: machine.wall_clock(),

@@ -1,11 +1,8 @@
 //! The host tool's loaders: bzImage, PVH, multiboot 1, and what unpacks them.
 
+use crate::common;
 use crate::tape::Tape;
 use manifest::boot::{self, Module, Protocol, Request};
-
-#[path = "../../../crates/tools/manifest/tests/common/mod.rs"]
-#[allow(dead_code, missing_docs)] // The crate's own tests use more of it.
-mod common;
 
 /// A command line of every length that a request may have.
 const COMMAND_LINE: &str = "console=ttyS0 earlyprintk=serial,ttyS0,115200 panic=-1 quiet loglevel=7 nokaslr root=/dev/ram0 rw init=/init";

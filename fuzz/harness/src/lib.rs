@@ -6,6 +6,8 @@ pub mod acpi;
 pub mod boot_information;
 pub mod boot_module;
 pub mod clock_page;
+#[path = "../../../crates/tools/manifest/tests/common/mod.rs"]
+mod common;
 pub mod corpus;
 pub mod devices;
 pub mod exit_dispatch;

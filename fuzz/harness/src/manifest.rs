@@ -1,13 +1,10 @@
 //! Manifests: any text. What the tool accepts, the hypervisor accepts.
 
+use crate::common;
 use ::manifest::{Environment, Limits, Manifest};
 use std::fs;
 use std::sync::OnceLock;
 use tempfile::TempDir;
-
-#[path = "../../../crates/tools/manifest/tests/common/mod.rs"]
-#[allow(dead_code, missing_docs)] // The crate's own tests use more of it.
-mod common;
 
 /// A folder with a kernel of each kind, for manifests to name.
 fn folder() -> &'static TempDir {

@@ -43,11 +43,11 @@ pub fn run(bytes: &[u8]) {
     while !tape.is_over() {
         // Entries mostly lie where a walk from the bottom of RAM finds them, and lead to where the next table is.
         let place = tape.word();
-        let at = usize::from(place) % (RAM - 8) & !7;
+        let at = (usize::from(place) % (RAM - 8)) & !7;
         let entry = match place & 3 {
             0 => tape.quad(),
             _ => {
-                u64::from(tape.word()) % RAM as u64 & !0xfff
+                (u64::from(tape.word()) % RAM as u64) & !0xfff
                     | u64::from(tape.byte())
                     | u64::from(tape.flag()) << 63
             }
