@@ -87,11 +87,29 @@ pub enum Injected {
     Exception(Exception, Option<u32>),
 }
 
+/// Where the exits of a [`FakeVcpu`] come from.
+pub trait Script: Sized {
+    /// The next exit. What a guest would have changed until then in `vcpu`, it may change.
+    fn next(vcpu: &mut FakeVcpu<Self>) -> Exit;
+
+    /// The time stamp counter, which is at `own` by the processor's own count of entries.
+    fn ticks(&self, own: u64) -> u64 {
+        own
+    }
+}
+
+/// Exits in order; when they run out, the guest halts for ever.
+impl Script for Deque<Exit, 64> {
+    fn next(vcpu: &mut FakeVcpu<Self>) -> Exit {
+        vcpu.script.pop_front().unwrap_or(Exit::Halt)
+    }
+}
+
 /// A virtual processor that plays back a script of exits and writes down what was injected.
 #[derive(Debug)]
-pub struct FakeVcpu {
-    /// Exits still to come; when they run out, the guest halts for ever.
-    pub script: Deque<Exit, 64>,
+pub struct FakeVcpu<S = Deque<Exit, 64>> {
+    /// Exits still to come.
+    pub script: S,
     /// What was injected, in order.
     pub injected: Vec<Injected, 64>,
     /// The state, as last started or set.
@@ -128,8 +146,15 @@ pub struct FakeVcpu {
 
 impl Default for FakeVcpu {
     fn default() -> Self {
+        Self::new(Deque::new())
+    }
+}
+
+impl<S> FakeVcpu<S> {
+    /// A virtual processor that was not started.
+    pub fn new(script: S) -> Self {
         Self {
-            script: Deque::new(),
+            script,
             injected: Vec::new(),
             state: StartState::start_up(0),
             cr2: 0,
@@ -149,9 +174,7 @@ impl Default for FakeVcpu {
             last: Exit::Interrupted,
         }
     }
-}
 
-impl FakeVcpu {
     fn note(&mut self, event: Injected) {
         self.pending = true;
         // A test that injects more than the list holds reads the first ones only.
@@ -159,7 +182,7 @@ impl FakeVcpu {
     }
 }
 
-impl Vcpu for FakeVcpu {
+impl<S: Script> Vcpu for FakeVcpu<S> {
     /// What is decoded stands in the script; where it says `None`, the monitor has to.
     const DECODED: bool = true;
 
@@ -178,7 +201,7 @@ impl Vcpu for FakeVcpu {
     fn enter(&mut self) {
         self.pending = false;
         self.ticks += 1_000;
-        self.last = self.script.pop_front().unwrap_or(Exit::Halt);
+        self.last = S::next(self);
     }
     fn exit(&mut self) -> Exit {
         self.last
@@ -278,7 +301,7 @@ impl Vcpu for FakeVcpu {
         self.offset = offset;
     }
     fn ticks(&self) -> GuestTicks {
-        GuestTicks(self.ticks.wrapping_add(self.offset))
+        GuestTicks(self.script.ticks(self.ticks).wrapping_add(self.offset))
     }
     fn accepts_interrupt(&self) -> bool {
         self.state.flags.contains(Rflags::INTERRUPT) && !self.pending
@@ -291,9 +314,11 @@ impl Vcpu for FakeVcpu {
     }
     fn set_non_maskable_window(&mut self) {}
     fn inject_interrupt(&mut self, vector: u8) {
+        debug_assert!(self.accepts_interrupt(), "an interrupt that the guest does not take");
         self.note(Injected::Interrupt(vector));
     }
     fn inject_non_maskable(&mut self) {
+        debug_assert!(self.accepts_non_maskable(), "an NMI that the guest does not take");
         self.note(Injected::NonMaskable);
     }
     fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool {

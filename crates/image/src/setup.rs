@@ -18,7 +18,7 @@ use spin::{Mutex, MutexGuard};
 
 type State = Compartment<Product, VCPUS>;
 type Vault = PrivateVault<State, COMPARTMENTS>;
-type TheMonitor = Monitor<Product, Vault, COMPARTMENTS, VCPUS>;
+type TheMonitor = Monitor<'static, Product, Vault, COMPARTMENTS, VCPUS>;
 
 static VAULT: Vault = Vault::new();
 static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
