@@ -5,7 +5,7 @@ use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
 use crate::parts::{BackEnd, ClockPage, Stage, Watch};
 use address::HostPhysical;
 use backend::{BackEnd as _, Stage as _, Watch as _};
-use boot::{Boot, SpacePlan, say};
+use boot::{Boot, SpacePlan, refuse, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
 use core::fmt::Arguments;
 use cpu::Features;
@@ -40,24 +40,23 @@ struct Booted {
 /// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
 const EXTENTS: usize = memory::MOST_EXTENTS + 1;
 
-/// Says why this machine or this module is refused, and turns the machine off.
-fn refuse(machine: &boot::Machine, reason: Arguments<'_>) -> ! {
-    say(format_args!("refused: {reason}"));
-    machine.power_off()
-}
-
 /// The place of the image's symbol table, which `./ringfence build` fills after linking: the names that a host fault is reported with.
 static SYMBOL_TABLE: [u8; symbols::CAPACITY] = [0; symbols::CAPACITY];
 
+/// What the boot code has to know of this image.
+pub const PRODUCT: boot::Product = boot::Product { missing, run };
+
+/// What keeps it from being used on a processor with these features.
+fn missing(features: &Features) -> Option<&'static str> {
+    BackEnd::missing(features).or_else(|| Stage::missing(features))
+}
+
 /// From a booted machine to compartments that run.
-pub fn run(mut boot: Boot) -> ! {
+fn run(mut boot: Boot) -> ! {
     let machine = boot.machine;
     // The compiler must not conclude that the table is empty: it is filled behind its back.
     cpu::fault::set_symbols(core::hint::black_box(&SYMBOL_TABLE));
     say(format_args!("profile {}, processor signature {:#x}", PROFILE.name, boot.features.signature));
-    if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
-        refuse(machine, format_args!("{missing}"));
-    }
     let mut booted = BOOTED.lock();
     let Booted { plan, frames } = &mut *booted;
     if judge(&boot, plan).is_err() {
@@ -66,7 +65,7 @@ pub fn run(mut boot: Boot) -> ! {
     Watch::begin(boot.frames(), &boot.features);
     let cpus = boot.start_processors(PROFILE.limits.cpus);
     if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
-        refuse(machine, format_args!("no memory is left for the processors' own pages"));
+        refuse(format_args!("no memory is left for the processors' own pages"));
     }
     let mut free = boot.frames().free();
     let own = boot.frames().total().wrapping_sub(free);
@@ -76,27 +75,21 @@ pub fn run(mut boot: Boot) -> ! {
     let Some(monitor) = place.first() else { cpu::halt() };
     let _ = MONITOR.lock().push((monitor, features));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
-        refuse(
-            machine,
-            format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()),
-        );
+        refuse(format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
     };
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
         if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
-            refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
+            refuse(format_args!("compartment {}: {reason}", compartment.name));
         }
         number += u32::from(compartment.vcpus);
         if !monitor.admit(index, compartment) {
-            refuse(
-                machine,
-                format_args!(
-                    "compartment {}: no processor is left for its {} vCPUs; {cpus} run",
-                    compartment.name, compartment.vcpus
-                ),
-            );
+            refuse(format_args!(
+                "compartment {}: no processor is left for its {} vCPUs; {cpus} run",
+                compartment.name, compartment.vcpus
+            ));
         }
         let before = core::mem::replace(&mut free, boot.frames().free());
         say(format_args!(
@@ -133,6 +126,12 @@ fn work(cpu: CpuIndex) -> ! {
             monitor.say(format_args!("isolation: {looks} looks at all mappings, nothing found"));
         }
         monitor.say(format_args!("{} KiB free", BOOTED.lock().frames.free() >> 10));
+        let [spurious, unexpected] = cpu::interrupt::strays();
+        if spurious | unexpected != 0 {
+            monitor.say(format_args!(
+                "{spurious} spurious interrupts, {unexpected} on vectors that nobody uses"
+            ));
+        }
         monitor.say(format_args!("end"));
         monitor.host().power_off();
     }

@@ -1,10 +1,11 @@
-//! From the first Rust instruction to the image's `ringfence_main`, and what that is given.
+//! From the first Rust instruction to the image's [`Product::run`], and what that is given.
 
 use crate::information::Physical;
 use crate::machine::MACHINE;
 use crate::{BootInfo, Firmware, Machine, entry, processors, say};
 use address::{HostPhysical, HostRange, PAGE_4K};
 use contracts::CpuIndex;
+use core::fmt::Arguments;
 use core::mem::MaybeUninit;
 use cpu::clock::Reference;
 use cpu::{Features, apic, block, clock, interrupt, io_apic, serial};
@@ -41,6 +42,15 @@ pub struct SpacePlan<'plan> {
     pub private_pages: usize,
     /// Bytes of the module that the compartment may be filled from: offset and length.
     pub payloads: &'plan [(u64, u64)],
+}
+
+/// What an image is, as far as the boot code has to know: it defines `ringfence_product`, which answers with this.
+#[derive(Copy, Clone, Debug)]
+pub struct Product {
+    /// What keeps it from being used on a processor with these features, as a sentence. Asked before anything of the machine is changed.
+    pub missing: fn(&Features) -> Option<&'static str>,
+    /// From a booted machine to compartments that run.
+    pub run: fn(Boot) -> !,
 }
 
 /// The machine as it has booted: what is known of it, and what can be made of it.
@@ -231,6 +241,12 @@ fn low_page(information: &BootInfo, length: usize) -> Option<u64> {
     (0x8..0xa0).chain(0x1..0x8).map(|page| page * PAGE_4K).find(|page| fits(*page))
 }
 
+/// Says why this machine or what it was given is refused, and turns it off.
+pub fn refuse(reason: Arguments<'_>) -> ! {
+    say(format_args!("refused: {reason}"));
+    contracts::Host::power_off(&MACHINE)
+}
+
 /// What is handed from the boot stack to the processor's own.
 struct Handover {
     info: BootInfo,
@@ -239,6 +255,7 @@ struct Handover {
     frames: Frames,
     tables: HostTables,
     entry_ticks: u64,
+    run: fn(Boot) -> !,
 }
 
 /// The first Rust code: on the boot stack, with the boot tables, interrupts masked.
@@ -248,12 +265,19 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let features = Features::probe();
     // SAFETY: One processor runs, on the boot tables, where everything is writable; interrupts are masked.
     unsafe { interrupt::prepare(false, features.x2apic) };
-    interrupt::mask_legacy_controllers();
     let info = match BootInfo::read(&Window, eax, ebx) {
         Ok(info) => info,
         Err(refusal) => cpu::fatal(format_args!("cannot boot: {refusal}")),
     };
     let firmware = Firmware::read(&Window, &info.root);
+    cpu::fault::set_end(|| contracts::Host::power_off(&MACHINE));
+    MACHINE.set_power(firmware.power);
+    let product = entry::product();
+    // Up to here the machine was only looked at, but for its serial port.
+    if let Some(missing) = (product.missing)(&features) {
+        refuse(format_args!("{missing} (processor signature {:#x})", features.signature));
+    }
+    interrupt::mask_legacy_controllers();
     let borders = entry::borders();
     cpu::fault::set_code(borders.text);
     let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> = Vec::new();
@@ -300,8 +324,15 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
         interrupt::prepare(true, features.x2apic);
         tables.enter_boot();
         block::load(CpuIndex(0));
-        let mut handover =
-            MaybeUninit::new(Handover { info, features, firmware, frames, tables, entry_ticks });
+        let mut handover = MaybeUninit::new(Handover {
+            info,
+            features,
+            firmware,
+            frames,
+            tables,
+            entry_ticks,
+            run: product.run,
+        });
         block::switch_stack(CpuIndex(0), handover.as_mut_ptr().cast(), settle)
     }
 }
@@ -309,10 +340,8 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
 /// On the processor's own stack, with the hypervisor's own tables.
 extern "C" fn settle(handover: *mut u8) -> ! {
     // SAFETY: `start` left it there and gave it up.
-    let Handover { info, features, firmware, frames, tables, entry_ticks } =
+    let Handover { info, features, firmware, frames, tables, entry_ticks, run } =
         unsafe { handover.cast::<Handover>().read() };
-    cpu::fault::set_end(|| contracts::Host::power_off(&MACHINE));
-    MACHINE.set_power(firmware.power);
     MACHINE.set_identifier(CpuIndex(0), features.apic_id);
     // SAFETY: The page is mapped where x2APIC is not used; the interrupt descriptor table is loaded; interrupts are masked.
     unsafe { apic::prepare(&features) };
@@ -348,7 +377,7 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         clock::rate(),
     ));
     let module = info.modules.first().copied();
-    entry::main(Boot {
+    run(Boot {
         info,
         features,
         firmware,

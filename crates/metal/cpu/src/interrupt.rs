@@ -18,12 +18,14 @@ pub const KICK: u8 = 0xe8;
 /// Vector of the local APIC's spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
+/// Spurious interrupts.
+static IGNORED: AtomicU64 = AtomicU64::new(0);
 /// Interrupts on vectors that nobody uses.
 static UNEXPECTED: AtomicU64 = AtomicU64::new(0);
 
-/// How many interrupts came on vectors that nobody uses.
-pub fn unexpected() -> u64 {
-    UNEXPECTED.load(Ordering::Relaxed)
+/// How many spurious interrupts came, and how many on vectors that nobody uses.
+pub fn strays() -> [u64; 2] {
+    [&IGNORED, &UNEXPECTED].map(|count| count.load(Ordering::Relaxed))
 }
 
 type Gate = [u64; 2];
@@ -201,10 +203,10 @@ mod stubs {
     }
 
     /// Spurious interrupts, of the local APIC and of the masked 8259As: not to be acknowledged (SDM Vol. 3A §11.9; 8259A data
-    /// sheet, "default IR7").
+    /// sheet, "default IR7"). They are counted.
     #[unsafe(naked)]
     pub extern "C" fn ignore() {
-        naked_asm!("iretq")
+        naked_asm!("lock inc qword ptr [rip + {count}]", "iretq", count = sym super::IGNORED)
     }
 
     macro_rules! rust_handler {

@@ -65,7 +65,8 @@ const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
 fn intercept(block: &mut ControlBlock) {
     // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
     // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
-    block.control_reads = 1 << 8;
+    // A guest does not see the MCE that it runs with.
+    block.control_reads = 1 << 4 | 1 << 8;
     block.control_writes = 1 << 4 | 1 << 8;
     block.exceptions = EXCEPTIONS;
     block.intercepts_3 = ALWAYS_3.bits();
@@ -95,6 +96,8 @@ pub struct SvmVcpu<N, D, W = NoWatch> {
     speculation: u32,
     /// Whether this processor's TSC_AUX exists.
     has_ticks_aux: bool,
+    /// CR4.MCE, where there is one, and the guest's own: see [`Vcpu::set_cr4`].
+    machine_check: [u64; 2],
     flush: u32,
     address_space_shared: bool,
     /// An NMI was delivered and its handler has not returned.
@@ -130,6 +133,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
             ticks_aux: 0,
             speculation: 0,
             has_ticks_aux: features.rdtscp,
+            machine_check: [if features.machine_check { Cr4::MACHINE_CHECK.bits() } else { 0 }, 0],
             flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
             address_space_shared: number >= usable,
             in_non_maskable: false,
@@ -390,7 +394,6 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D,
         block.cr0 = state.cr0.bits();
         block.cr2 = 0;
         block.cr3 = state.cr3;
-        block.cr4 = state.cr4.bits();
         block.dr6 = DR6_AT_RESET;
         block.dr7 = DR7_AT_RESET;
         block.rflags = (state.flags | Rflags::ALWAYS_ONE).bits();
@@ -408,7 +411,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D,
         block.page_attributes = PAGE_ATTRIBUTES_AT_RESET;
         block.debug_control = 0;
         self.set_efer(state.efer);
-        self.flush_translations();
+        self.set_cr4(state.cr4);
     }
 
     fn attach(&mut self, how: Attachment) {
@@ -579,11 +582,18 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D,
 
     #[inline(always)]
     fn cr4(&self) -> Cr4 {
-        Cr4::from_bits_retain(self.block().cr4)
+        let [forced, own] = self.machine_check;
+        Cr4::from_bits_retain(self.block().cr4 & !forced | own)
     }
 
+    /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (APM Vol. 2 chapter 9,
+    /// "Handling Machine Check Exceptions"): guests run
+    /// with it on.
     fn set_cr4(&mut self, value: Cr4) {
-        self.block_mut().cr4 = value.bits();
+        let [forced, own] = &mut self.machine_check;
+        *own = value.bits() & *forced;
+        let held = value.bits() | *forced;
+        self.block_mut().cr4 = held;
         // Any write of CR4 that touches paging flushes everything, global pages too (APM Vol. 2 §5.5.2).
         self.flush_translations();
     }
@@ -819,6 +829,7 @@ mod tests {
             long_mode_enable: 0,
             ticks_aux: 0,
             has_ticks_aux: false,
+            machine_check: [Cr4::MACHINE_CHECK.bits(), 0],
             flush: flush::ALL,
             address_space_shared: false,
             speculation: 0,
@@ -840,6 +851,19 @@ mod tests {
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
 
     /// What README.md lists: no more, since each costs exits, and no less. That each is needed is for the tests to show that it names.
+    #[test]
+    fn machine_checks_reach_the_host_whatever_the_guest_sets() {
+        const MCE: u64 = Cr4::MACHINE_CHECK.bits();
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        for value in
+            [Cr4::empty(), Cr4::PHYSICAL_ADDRESS, Cr4::MACHINE_CHECK, Cr4::PAGE_SIZE | Cr4::MACHINE_CHECK]
+        {
+            vcpu.set_cr4(value);
+            assert_eq!((vcpu.cr4(), vcpu.block().cr4), (value, value.bits() | MCE));
+        }
+    }
+
     #[test]
     fn every_intercept_has_its_reason() {
         let mut block = ControlBlock::zeroed();

@@ -106,11 +106,11 @@ fn set_every_bit_of_cr4() {
     let mut wrong = 0u64;
     // SMEP and SMAP, under which this program could not run on, are attempts of their own.
     for bit in (0..64).filter(|bit| !matches!(bit, 20 | 21)) {
-        let trap = long(code!("mov cr4, rax"), CR4 | 1 << bit);
+        let trap = long(code!("mov cr4, rax; mov rax, cr4"), CR4 | 1 << bit);
         machine::set_cr4(CR4);
         // MCE and PCE are the supervisor's business whatever CPUID says.
         let due = exist >> bit & 1 == 1 || matches!(bit, 6 | 8);
-        let fits = if due { trap.is_done() } else { trap.state.vector == 13 };
+        let fits = if due { trap.is_done() && trap.state.rax == CR4 | 1 << bit } else { trap.state.vector == 13 };
         wrong |= u64::from(!fits) << bit;
     }
     say(format_args!("wrong={wrong:x}"));
