@@ -88,7 +88,7 @@ impl Booted {
                     assert_eq!(end.signal, None, "{}\n{}", end.complaint, self.said);
                     return self.said;
                 }
-                Err(_) => panic!("the machine does not end:\n{}", self.said),
+                Err(error) => panic!("the machine does not end ({error}):\n{}", self.said),
             }
         }
     }
@@ -185,7 +185,7 @@ fn a_reordered_module_is_refused() {
     let mut case = Case::new(PROFILE, "qemu-amd-epyc", &one());
     let mut module = case.module.clone();
     // The kernel's first blocks may be alike; these are not.
-    let middle = module.len() / 2 & !4095;
+    let middle = (module.len() / 2) & !4095;
     let (first, second) = module[middle..middle + 8192].split_at_mut(4096);
     assert_ne!(first, second);
     first.swap_with_slice(second);

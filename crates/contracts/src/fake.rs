@@ -140,6 +140,8 @@ pub struct FakeVcpu<S = Deque<Exit, 64>> {
     pub interruptible: bool,
     offset: u64,
     pending: bool,
+    /// As on emulators: a host's interrupt finds the guest behind an STI, and the next entry forgets that.
+    shadow: bool,
     /// Why it came back last.
     last: Exit,
 }
@@ -171,6 +173,7 @@ impl<S> FakeVcpu<S> {
             interruptible: false,
             offset: 0,
             pending: false,
+            shadow: false,
             last: Exit::Interrupted,
         }
     }
@@ -201,7 +204,9 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
     fn enter(&mut self) {
         self.pending = false;
         self.ticks += 1_000;
+        let before = self.last;
         self.last = S::next(self);
+        self.shadow = self.last == Exit::Interrupted && before != Exit::Interrupted;
     }
     fn exit(&mut self) -> Exit {
         self.last
@@ -305,6 +310,9 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
     }
     fn accepts_interrupt(&self) -> bool {
         self.state.flags.contains(Rflags::INTERRUPT) && !self.pending
+    }
+    fn interrupt_shadow(&self) -> bool {
+        self.shadow
     }
     fn accepts_non_maskable(&self) -> bool {
         !self.pending
