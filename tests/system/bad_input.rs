@@ -138,6 +138,7 @@ fn a_module_of_the_wrong_length_is_refused() {
     let whole = case.module.as_slice();
     let size = u32::from_le_bytes(whole[20..24].try_into().unwrap()) as usize;
     refused(&case.say(None), &["no boot module came with the image"]);
+    case.refused(&[], &["a boot module is empty"]);
     for length in [1, plan::HEADER_LENGTH - 1] {
         case.refused(&whole[..length], &["the boot module is shorter than its header"]);
     }
@@ -190,12 +191,14 @@ fn a_reordered_module_is_refused() {
     assert_ne!(first, second);
     first.swap_with_slice(second);
     case.refused(&module, &["the payloads were changed"]);
-    // QEMU takes several modules, with a comma between. The first is the one that counts.
+    // QEMU takes several modules, with a comma between. Which is meant would be a guess, in whatever order they come.
     let [other, own] = ["other", "own"].map(|name| case.folder.path().join(name));
     fs::write(&other, [7; 8192]).unwrap();
     fs::write(&own, &case.module).unwrap();
-    case.arguments = vec!["-initrd".to_owned(), format!("{},{}", other.display(), own.display())];
-    refused(&case.say(None), &["does not begin with a plan"]);
+    for [first, second] in [[&other, &own], [&own, &other]] {
+        case.arguments = vec!["-initrd".to_owned(), format!("{},{}", first.display(), second.display())];
+        refused(&case.say(None), &["2 boot modules came with the image: it takes one"]);
+    }
 }
 
 /// More than the product holds, and more than the machine has: the sentence says what is needed and for what.

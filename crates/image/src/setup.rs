@@ -103,7 +103,7 @@ fn run(mut boot: Boot) -> ! {
     say(format_args!(
         "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} KiB free, started after {} ticks",
         own >> 10,
-        boot.module().map_or(0, <[u8]>::len) >> 10,
+        boot.module().len() >> 10,
         free >> 10,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
@@ -173,9 +173,7 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
         say(format_args!("refused: {reason}"));
         Err(())
     };
-    let Some(module) = boot.module() else {
-        return refuse(format_args!("no boot module came with the image: it holds what may run"));
-    };
+    let module = boot.module();
     if let Err(refusal) = plan::read_into(module, module.len() as u64, plan) {
         return refuse(format_args!("{refusal}"));
     }
