@@ -224,7 +224,18 @@ fn what_does_not_fit_is_refused_with_what_it_needs() {
     // Processors: one, where two compartments want one each for themselves.
     let mut alone = Case::new("lab-amd-npt-static", "qemu-amd-epyc", &two);
     alone.machine.cpus = 1;
-    alone.refused(&alone.module, &["compartment banking: no processor is left for its 1 vCPUs; 1 run"]);
+    let words = ["compartment banking: its 1 vCPUs need a processor each, beside 1 of others; 1 run"];
+    alone.refused(&alone.module, &words);
+    let pinned = Guests::new(&[("office", "vcpus = 2\ncpus = [0, 3]", "")]);
+    let pinned = Case::new("lab-amd-npt-static", "qemu-amd-epyc", &pinned);
+    pinned.refused(&pinned.module, &["compartment office needs processor 3, 2 run, from 0"]);
+
+    // Hardly more memory than the image takes itself.
+    case.arguments = ["-m", "1480K"].map(str::to_owned).to_vec();
+    case.refused(
+        &[0; 4096],
+        &["the hypervisor itself needs ", " KiB beside image and boot module, ", " KiB are left"],
+    );
 }
 
 /// Speaks QEMU's machine protocol.

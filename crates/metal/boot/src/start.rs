@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use cpu::clock::Reference;
 use cpu::{Features, apic, block, clock, interrupt, io_apic, serial};
 use heapless::Vec;
-use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest};
+use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest, TablesError};
 
 /// Physical memory through the boot window.
 struct Window;
@@ -243,6 +243,19 @@ pub fn refuse(reason: Arguments<'_>) -> ! {
     contracts::Host::power_off(&MACHINE)
 }
 
+/// The hypervisor itself has no room.
+#[cold]
+fn no_tables(error: TablesError, frames: &Frames) -> ! {
+    match error {
+        TablesError::NoMemory => refuse(format_args!(
+            "the hypervisor itself needs {} KiB beside image and boot module, {} KiB are left",
+            HostTables::LEAST >> 10,
+            frames.free() >> 10
+        )),
+        TablesError::Layout => cpu::fatal(format_args!("the image or its devices lie where they cannot")),
+    }
+}
+
 /// What is handed from the boot stack to the processor's own.
 struct Handover {
     info: BootInfo,
@@ -311,11 +324,11 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let tables = unsafe { HostTables::build(&mut frames, &borders, &features, &devices, window) };
     let mut tables = match tables {
         Ok(tables) => tables,
-        Err(error) => cpu::fatal(format_args!("the hypervisor's own tables cannot be made: {error:?}")),
+        Err(error) => no_tables(error, &frames),
     };
     // SAFETY: Once for processor 0; the window is mapped.
     if let Err(error) = unsafe { tables.map_block(&mut frames, CpuIndex(0)) } {
-        cpu::fatal(format_args!("no memory for the first stack: {error:?}"));
+        no_tables(error, &frames);
     }
     // SAFETY: NX comes on before tables with that bit are loaded. The new tables map code, this stack and all data as before. The
     // interrupt descriptor table is complete before it becomes read-only. The handover stays on the boot stack, which nobody uses
