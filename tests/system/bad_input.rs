@@ -138,6 +138,7 @@ fn a_module_of_the_wrong_length_is_refused() {
     let whole = case.module.as_slice();
     let size = u32::from_le_bytes(whole[20..24].try_into().unwrap()) as usize;
     refused(&case.say(None), &["no boot module came with the image"]);
+    case.refused(&[], &["a boot module is empty"]);
     for length in [1, plan::HEADER_LENGTH - 1] {
         case.refused(&whole[..length], &["the boot module is shorter than its header"]);
     }
@@ -190,12 +191,14 @@ fn a_reordered_module_is_refused() {
     assert_ne!(first, second);
     first.swap_with_slice(second);
     case.refused(&module, &["the payloads were changed"]);
-    // QEMU takes several modules, with a comma between. The first is the one that counts.
+    // QEMU takes several modules, with a comma between. Which is meant would be a guess, in whatever order they come.
     let [other, own] = ["other", "own"].map(|name| case.folder.path().join(name));
     fs::write(&other, [7; 8192]).unwrap();
     fs::write(&own, &case.module).unwrap();
-    case.arguments = vec!["-initrd".to_owned(), format!("{},{}", other.display(), own.display())];
-    refused(&case.say(None), &["does not begin with a plan"]);
+    for [first, second] in [[&other, &own], [&own, &other]] {
+        case.arguments = vec!["-initrd".to_owned(), format!("{},{}", first.display(), second.display())];
+        refused(&case.say(None), &["2 boot modules came with the image: it takes one"]);
+    }
 }
 
 /// More than the product holds, and more than the machine has: the sentence says what is needed and for what.
@@ -221,7 +224,18 @@ fn what_does_not_fit_is_refused_with_what_it_needs() {
     // Processors: one, where two compartments want one each for themselves.
     let mut alone = Case::new("lab-amd-npt-static", "qemu-amd-epyc", &two);
     alone.machine.cpus = 1;
-    alone.refused(&alone.module, &["compartment banking: no processor is left for its 1 vCPUs; 1 run"]);
+    let words = ["compartment banking: its 1 vCPUs need a processor each, beside 1 of others; 1 run"];
+    alone.refused(&alone.module, &words);
+    let pinned = Guests::new(&[("office", "vcpus = 2\ncpus = [0, 3]", "")]);
+    let pinned = Case::new("lab-amd-npt-static", "qemu-amd-epyc", &pinned);
+    pinned.refused(&pinned.module, &["compartment office needs processor 3, 2 run, from 0"]);
+
+    // Hardly more memory than the image takes itself.
+    case.arguments = ["-m", "1480K"].map(str::to_owned).to_vec();
+    case.refused(
+        &[0; 4096],
+        &["the hypervisor itself needs ", " KiB beside image and boot module, ", " KiB are left"],
+    );
 }
 
 /// Speaks QEMU's machine protocol.
@@ -304,26 +318,27 @@ impl Debugger {
     }
 }
 
-/// Interrupts that nobody asked for, one on a vector of the 8259As' spurious ones: the run goes on, and its end says how many there were.
+/// Interrupts that nobody asked for: the run goes on, and its end says how many there were. Each is acknowledged, whatever its vector, or its
+/// processor would never see a timer again.
 #[test]
 fn stray_interrupts_are_counted() {
     let guests = Guests::new(&[("office", "vcpus = 1", "ringfence.mode=uptime ringfence.seconds=3")]);
-    let mut case = Case::new(PROFILE, "qemu-amd-epyc", &guests);
+    let mut case = Case::new(PROFILE, "qemu-amd-epyc-1", &guests);
     let socket = case.folder.path().join("debugger");
     case.arguments = vec!["-gdb".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
     let mut booted = case.boot(Some(&case.module));
     booted.hear("Hello from office");
     let mut debugger = Debugger::new(&socket);
     debugger.send("Qqemu.PhyMemMode:1");
-    // Line 2 of the I/O APIC, where the machine's interval timer ticks. Nobody acknowledges a spurious interrupt: there is one.
-    for (register, value) in [(0x15, 0), (0x14, 0x27_u32)] {
-        let bytes = |value: u32| value.to_le_bytes().map(|byte| format!("{byte:02x}")).concat();
-        debugger.send(&format!("Mfec00000,4:{}", bytes(register)));
-        debugger.send(&format!("Mfec00010,4:{}", bytes(value)));
+    // Written to where the local APICs are, the vector is a message to the first, as a device sends it. Two are those of the 8259As' spurious
+    // interrupts, the last is that of the local APIC's.
+    for vector in [0x27, 0x2f, 0x55, 0xff] {
+        debugger.send(&format!("Mfee00000,4:{vector:02x}000000"));
     }
     debugger.packet("D");
     let said = booted.end();
+    assert!(said.contains("ringfence| unexpected interrupt, vector 0xff; others are only counted"), "{said}");
     let line = said.lines().find(|line| line.contains(" spurious interrupts, "));
     let line = line.unwrap_or_else(|| panic!("no count:\n{said}"));
-    assert_eq!(line, "ringfence| 1 spurious interrupts, 0 on vectors that nobody uses");
+    assert_eq!(line, "ringfence| 0 spurious interrupts, 4 on vectors that nobody uses");
 }

@@ -347,6 +347,7 @@ pub struct FakeHost {
     time: AtomicU64,
     deadline: AtomicU64,
     kicks: AtomicU64,
+    machine_checks: AtomicU64,
     console: spin::Mutex<Vec<u8, 8192>>,
     keyboard: spin::Mutex<Deque<u8, 64>>,
 }
@@ -368,6 +369,11 @@ impl FakeHost {
     /// How many kicks were sent.
     pub fn kicks(&self) -> u64 {
         self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// How many machine checks it was told of.
+    pub fn machine_checks(&self) -> u64 {
+        self.machine_checks.load(Ordering::Relaxed)
     }
 
     /// Types a byte; lost when 64 are waiting.
@@ -401,6 +407,9 @@ impl Host for FakeHost {
     fn wait(&self) {
         let deadline = self.deadline.load(Ordering::Relaxed);
         self.time.fetch_max(deadline, Ordering::Relaxed);
+    }
+    fn machine_check(&self) {
+        self.machine_checks.fetch_add(1, Ordering::Relaxed);
     }
     fn console_write(&self, bytes: &[u8]) {
         // What does not fit is not what a test looks at.

@@ -1,5 +1,5 @@
-//! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, nothing is
-//! touched; where anything does not fit, one sentence says what, and the machine is turned off.
+//! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, no
+//! compartment exists; where anything does not fit, one sentence says what, and the machine is turned off.
 
 use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
 use crate::parts::{BackEnd, ClockPage, Stage, Watch};
@@ -7,7 +7,6 @@ use address::HostPhysical;
 use backend::{BackEnd as _, Stage as _, Watch as _};
 use boot::{Boot, SpacePlan, refuse, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
-use core::fmt::Arguments;
 use cpu::Features;
 use memory::{Frames, PrivateArea, PrivateVault, Ram};
 use monitor::compartment::Compartment;
@@ -59,14 +58,17 @@ fn run(mut boot: Boot) -> ! {
     say(format_args!("profile {}, processor signature {:#x}", PROFILE.name, boot.features.signature));
     let mut booted = BOOTED.lock();
     let Booted { plan, frames } = &mut *booted;
-    if judge(&boot, plan).is_err() {
-        machine.power_off();
-    }
+    judge(boot.module(), plan);
     Watch::begin(boot.frames(), &boot.features);
     let cpus = boot.start_processors(PROFILE.limits.cpus);
-    if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
-        refuse(format_args!("no memory is left for the processors' own pages"));
+    if let Err(needed) = BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
+        refuse(format_args!(
+            "{cpus} processors need {} KiB of their own, {} KiB are left",
+            needed >> 10,
+            boot.frames().free() >> 10
+        ));
     }
+    judge_memory(&boot, plan);
     let mut free = boot.frames().free();
     let own = boot.frames().total().wrapping_sub(free);
     let features = boot.features;
@@ -77,6 +79,7 @@ fn run(mut boot: Boot) -> ! {
     let Some(clock) = Clock::new(machine.kilohertz()) else {
         refuse(format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
     };
+    admit(monitor, plan, cpus);
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
@@ -85,12 +88,6 @@ fn run(mut boot: Boot) -> ! {
             refuse(format_args!("compartment {}: {reason}", compartment.name));
         }
         number += u32::from(compartment.vcpus);
-        if !monitor.admit(index, compartment) {
-            refuse(format_args!(
-                "compartment {}: no processor is left for its {} vCPUs; {cpus} run",
-                compartment.name, compartment.vcpus
-            ));
-        }
         let before = core::mem::replace(&mut free, boot.frames().free());
         say(format_args!(
             "compartment {}: {} MiB, {} vCPUs, {} KiB beside",
@@ -103,7 +100,7 @@ fn run(mut boot: Boot) -> ! {
     say(format_args!(
         "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} KiB free, started after {} ticks",
         own >> 10,
-        boot.module().map_or(0, <[u8]>::len) >> 10,
+        boot.module().len() >> 10,
         free >> 10,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
@@ -166,18 +163,11 @@ fn space_plan<'plan>(
     SpacePlan { index, low, high, private_pages: private_pages(compartment, features), payloads }
 }
 
-/// Judges the boot module: its form, the profile's limits, the memory that there is.
+/// Judges the boot module: its form, and the profile's limits.
 #[inline(never)]
-fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
-    let refuse = |reason: Arguments<'_>| {
-        say(format_args!("refused: {reason}"));
-        Err(())
-    };
-    let Some(module) = boot.module() else {
-        return refuse(format_args!("no boot module came with the image: it holds what may run"));
-    };
+fn judge(module: &[u8], plan: &mut Plan) {
     if let Err(refusal) = plan::read_into(module, module.len() as u64, plan) {
-        return refuse(format_args!("{refusal}"));
+        refuse(format_args!("{refusal}"));
     }
     let payloads_hold = plan::payloads(module).is_some_and(|payloads| {
         module
@@ -185,10 +175,10 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
             .is_some_and(|bytes| plan::Checksum::new().with(bytes).value() == payloads.checksum)
     });
     if !payloads_hold {
-        return refuse(format_args!("{}", plan::Refusal::Payloads));
+        refuse(format_args!("{}", plan::Refusal::Payloads));
     }
     if plan.compartments.len() > COMPARTMENTS {
-        return refuse(format_args!(
+        refuse(format_args!(
             "the plan has {} compartments; profile {} holds {COMPARTMENTS}",
             plan.compartments.len(),
             PROFILE.name
@@ -196,12 +186,17 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     }
     for compartment in &plan.compartments {
         if usize::from(compartment.vcpus) > VCPUS {
-            return refuse(format_args!(
+            refuse(format_args!(
                 "compartment {} has {} vCPUs; profile {} holds {VCPUS} each",
                 compartment.name, compartment.vcpus, PROFILE.name
             ));
         }
     }
+}
+
+/// Judges whether there is memory for all compartments.
+#[inline(never)]
+fn judge_memory(boot: &Boot, plan: &Plan) {
     let mut lists = heapless::Vec::<_, { plan::COMPARTMENTS }>::new();
     for compartment in &plan.compartments {
         // The plan holds no more.
@@ -212,9 +207,27 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     });
     if let Err((index, error)) = boot.fits(plans) {
         let name = plan.compartments.get(usize::from(index)).map_or("", |compartment| &compartment.name);
-        return refuse(format_args!("compartment {name}: {error}"));
+        refuse(format_args!("compartment {name}: {error}"));
     }
-    Ok(())
+}
+
+/// Gives the vCPUs their processors, of which `cpus` run.
+#[inline(never)]
+fn admit(monitor: &TheMonitor, plan: &Plan, cpus: u8) {
+    let mut others = 0;
+    for (index, compartment) in plan.compartments.iter().enumerate() {
+        if monitor.admit(index as u8, compartment) {
+            others += u32::from(compartment.vcpus);
+            continue;
+        }
+        let (name, vcpus) = (&compartment.name, compartment.vcpus);
+        match compartment.cpus.iter().find(|cpu| **cpu >= cpus) {
+            Some(cpu) => refuse(format_args!("compartment {name} needs processor {cpu}, {cpus} run, from 0")),
+            None => refuse(format_args!(
+                "compartment {name}: its {vcpus} vCPUs need a processor each, beside {others} of others; {cpus} run"
+            )),
+        }
+    }
 }
 
 /// Builds one compartment in a space of its own. `number` counts vCPUs of the machine from 0.

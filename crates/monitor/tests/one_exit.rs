@@ -222,6 +222,15 @@ fn control(register: u8, write: bool, general: Option<General>) -> Exit {
 const STORE: [u8; 2] = [0x89, 0x18];
 
 #[test]
+fn a_machine_check_is_the_hosts_business_and_reaches_it() {
+    let bench = Bench::new();
+    assert_eq!(bench.exit(Exit::Exception(Exception::MachineCheck, 0), |_| {}), None);
+    assert_eq!(bench.host.machine_checks(), 1);
+    assert_eq!(bench.stepped(NOWHERE), 0);
+    assert!(bench.vcpu(|vcpu| vcpu.injected.is_empty()));
+}
+
+#[test]
 fn a_move_to_a_control_register_whose_source_is_named_is_not_fetched() {
     let cr4 = Cr4::PAGE_SIZE | Cr4::GLOBAL_PAGES;
     let prepare = |vcpu: &mut FakeVcpu| {

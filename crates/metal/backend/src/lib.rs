@@ -17,9 +17,9 @@ pub trait BackEnd {
     /// What keeps it from running on a processor with these features, as a sentence. Changes nothing.
     fn missing(features: &Features) -> Option<&'static str>;
 
-    /// Takes what all processors need from the frames. Called once, on the bootstrap processor, before [`Self::enable`]. False: no
-    /// frames are left.
-    fn prepare(frames: &mut Frames, cpus: usize) -> bool;
+    /// Takes what all processors need from the frames. Called once, on the bootstrap processor, before [`Self::enable`]. Where
+    /// there is no room for them, the error says how many bytes they need.
+    fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64>;
 
     /// Switches virtualization on for this processor, which is number `cpu`.
     fn enable(cpu: CpuIndex, features: &Features) -> bool;
@@ -112,8 +112,8 @@ impl BackEnd for NoBackEnd {
         Some("this image has no virtualization back end: its profile names neither part svm nor part vmx")
     }
 
-    fn prepare(_: &mut Frames, _: usize) -> bool {
-        false
+    fn prepare(_: &mut Frames, _: usize) -> Result<(), u64> {
+        Err(0)
     }
 
     fn enable(_: CpuIndex, _: &Features) -> bool {

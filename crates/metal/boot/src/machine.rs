@@ -137,6 +137,10 @@ impl Host for Machine {
         unsafe { cpu::wait_for_interrupt() };
     }
 
+    fn machine_check(&self) {
+        cpu::fault::machine_check();
+    }
+
     fn console_write(&self, bytes: &[u8]) {
         serial::write(bytes);
     }

@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use cpu::clock::Reference;
 use cpu::{Features, apic, block, clock, interrupt, io_apic, serial};
 use heapless::Vec;
-use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest};
+use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest, TablesError};
 
 /// Physical memory through the boot window.
 struct Window;
@@ -67,7 +67,7 @@ pub struct Boot {
     frames: Frames,
     tables: HostTables,
     /// Where the boot module lies, as it was when the frames were made: what is public above may be changed.
-    module: Option<HostRange>,
+    module: HostRange,
     /// The first processor's features, likewise.
     probed: Features,
     /// Compartments whose spaces were made, one bit each.
@@ -80,12 +80,11 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// The boot module, if there is one: the first that the loader gave.
-    pub fn module(&self) -> Option<&[u8]> {
-        let range = self.module?;
+    /// The boot module.
+    pub fn module(&self) -> &[u8] {
         // SAFETY: The window is mapped until `enter` takes `self`; the module's pages are not among the frames, so that nobody writes
-        // them.
-        unsafe { memory::boot_slice(range) }
+        // them. One beyond the window's reach was refused.
+        unsafe { memory::boot_slice(self.module) }.unwrap_or_default()
     }
 
     /// The free memory: how much, and a [`memory::Trial`] for what shall be made of it.
@@ -103,16 +102,15 @@ impl Boot {
         self.entry_ticks
     }
 
-    fn request<'plan>(&self, plan: &SpacePlan<'plan>) -> Result<SpaceRequest<'plan>, SpaceError> {
-        let module = self.module.ok_or(SpaceError::Request)?;
-        Ok(SpaceRequest {
+    const fn request<'plan>(&self, plan: &SpacePlan<'plan>) -> SpaceRequest<'plan> {
+        SpaceRequest {
             index: plan.index,
             low: plan.low,
             high: plan.high,
             private_pages: plan.private_pages,
-            module,
+            module: self.module,
             payloads: plan.payloads,
-        })
+        }
     }
 
     /// Whether [`Boot::space`] would find room for all of `plans`, in this order. Nothing changes. The index of the first that does
@@ -121,9 +119,7 @@ impl Boot {
     pub fn fits<'plan>(&self, plans: impl Iterator<Item = SpacePlan<'plan>>) -> Result<(), (u8, SpaceError)> {
         let mut trial = self.frames.trial();
         for plan in plans {
-            let fault = |error| (plan.index, error);
-            let request = self.request(&plan).map_err(fault)?;
-            Space::fits(&mut trial, &request).map_err(fault)?;
+            Space::fits(&mut trial, &self.request(&plan)).map_err(|error| (plan.index, error))?;
         }
         Ok(())
     }
@@ -131,7 +127,7 @@ impl Boot {
     /// Carves RAM and a private area and makes the space of a compartment, once for each index.
     #[inline(never)]
     pub fn space(&mut self, plan: &SpacePlan<'_>) -> Result<Space, SpaceError> {
-        let request = self.request(plan)?;
+        let request = self.request(plan);
         let word = self.spaces.get_mut(usize::from(plan.index / 64)).ok_or(SpaceError::Request)?;
         let bit = 1 << (plan.index % 64);
         if *word & bit != 0 {
@@ -247,9 +243,23 @@ pub fn refuse(reason: Arguments<'_>) -> ! {
     contracts::Host::power_off(&MACHINE)
 }
 
+/// The hypervisor itself has no room.
+#[cold]
+fn no_tables(error: TablesError, frames: &Frames) -> ! {
+    match error {
+        TablesError::NoMemory => refuse(format_args!(
+            "the hypervisor itself needs {} KiB beside image and boot module, {} KiB are left",
+            HostTables::LEAST >> 10,
+            frames.free() >> 10
+        )),
+        TablesError::Layout => cpu::fatal(format_args!("the image or its devices lie where they cannot")),
+    }
+}
+
 /// What is handed from the boot stack to the processor's own.
 struct Handover {
     info: BootInfo,
+    module: HostRange,
     features: Features,
     firmware: Firmware,
     frames: Frames,
@@ -267,7 +277,7 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     unsafe { interrupt::prepare(false, features.x2apic) };
     let info = match BootInfo::read(&Window, eax, ebx) {
         Ok(info) => info,
-        Err(refusal) => cpu::fatal(format_args!("cannot boot: {refusal}")),
+        Err(refusal) => refuse(format_args!("{refusal}")),
     };
     let firmware = Firmware::read(&Window, &info.root);
     cpu::fault::set_end(|| contracts::Host::power_off(&MACHINE));
@@ -277,14 +287,18 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     if let Some(missing) = (product.missing)(&features) {
         refuse(format_args!("{missing} (processor signature {:#x})", features.signature));
     }
-    interrupt::mask_legacy_controllers();
     let borders = entry::borders();
+    let image =
+        HostRange::new(HostPhysical::new(borders.text.0), borders.zeroed.1.saturating_sub(borders.text.0));
+    let module = match info.module(image) {
+        Ok(module) => module,
+        Err(refusal) => refuse(format_args!("{refusal}")),
+    };
+    interrupt::mask_legacy_controllers();
     cpu::fault::set_code(borders.text);
     let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> = Vec::new();
     // There is room for all.
     let _ = excluded.extend_from_slice(&info.modules);
-    let image =
-        HostRange::new(HostPhysical::new(borders.text.0), borders.zeroed.1.saturating_sub(borders.text.0));
     if let Some(image) = image {
         let _ = excluded.push(image);
     }
@@ -310,11 +324,11 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let tables = unsafe { HostTables::build(&mut frames, &borders, &features, &devices, window) };
     let mut tables = match tables {
         Ok(tables) => tables,
-        Err(error) => cpu::fatal(format_args!("the hypervisor's own tables cannot be made: {error:?}")),
+        Err(error) => no_tables(error, &frames),
     };
     // SAFETY: Once for processor 0; the window is mapped.
     if let Err(error) = unsafe { tables.map_block(&mut frames, CpuIndex(0)) } {
-        cpu::fatal(format_args!("no memory for the first stack: {error:?}"));
+        no_tables(error, &frames);
     }
     // SAFETY: NX comes on before tables with that bit are loaded. The new tables map code, this stack and all data as before. The
     // interrupt descriptor table is complete before it becomes read-only. The handover stays on the boot stack, which nobody uses
@@ -326,6 +340,7 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
         block::load(CpuIndex(0));
         let mut handover = MaybeUninit::new(Handover {
             info,
+            module,
             features,
             firmware,
             frames,
@@ -340,7 +355,7 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
 /// On the processor's own stack, with the hypervisor's own tables.
 extern "C" fn settle(handover: *mut u8) -> ! {
     // SAFETY: `start` left it there and gave it up.
-    let Handover { info, features, firmware, frames, tables, entry_ticks, run } =
+    let Handover { info, module, features, firmware, frames, tables, entry_ticks, run } =
         unsafe { handover.cast::<Handover>().read() };
     MACHINE.set_identifier(CpuIndex(0), features.apic_id);
     // SAFETY: The page is mapped where x2APIC is not used; the interrupt descriptor table is loaded; interrupts are masked.
@@ -376,7 +391,6 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         if info.loader.is_empty() { "a loader without name" } else { &info.loader },
         clock::rate(),
     ));
-    let module = info.modules.first().copied();
     run(Boot {
         info,
         features,

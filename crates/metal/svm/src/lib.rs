@@ -30,7 +30,7 @@ impl<N: NextInstruction + Send, D: DecodedInstruction + Send, W: Watch + Send> B
         host::missing(features).or_else(|| missing_for_parts::<N, D>(features))
     }
 
-    fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+    fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
         host::prepare(frames, cpus)
     }
 
