@@ -79,6 +79,9 @@ impl Host for Machine {
     fn wall_clock(&self) -> u64 {
         self.fake.wall_clock()
     }
+    fn machine_check(&self) {
+        self.fake.machine_check();
+    }
     fn arm(&self, deadline: Option<HostTime>) {
         self.fake.arm(deadline);
     }
