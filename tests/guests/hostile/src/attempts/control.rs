@@ -110,7 +110,8 @@ fn set_every_bit_of_cr4() {
         machine::set_cr4(CR4);
         // MCE and PCE are the supervisor's business whatever CPUID says.
         let due = exist >> bit & 1 == 1 || matches!(bit, 6 | 8);
-        let fits = if due { trap.is_done() && trap.state.rax == CR4 | 1 << bit } else { trap.state.vector == 13 };
+        let fits =
+            if due { trap.is_done() && trap.state.rax == CR4 | 1 << bit } else { trap.state.vector == 13 };
         wrong |= u64::from(!fits) << bit;
     }
     say(format_args!("wrong={wrong:x}"));
