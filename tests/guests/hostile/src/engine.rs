@@ -200,7 +200,8 @@ static mut IDT_POINTER: Pointer = Pointer { limit: 0, base: 0 };
 #[unsafe(no_mangle)]
 static mut LEGACY_IDT_POINTER: Pointer = Pointer { limit: 0, base: 0 };
 
-const EMPTY: State = State {
+/// All zeros, to name the registers of an attempt that are not.
+pub const EMPTY: State = State {
     rax: 0,
     rbx: 0,
     rcx: 0,

@@ -2,7 +2,7 @@
 
 use super::{Attempt, attempts, everywhere, in_modes, say};
 use crate::code;
-use crate::engine::{self, DATA, Mode, State};
+use crate::engine::{self, DATA, EMPTY, Mode, State};
 
 pub const ATTEMPTS: &[Attempt] = attempts![Any:
     execute_vmrun, execute_vmload, execute_vmsave, execute_clgi, execute_stgi, execute_skinit, execute_invlpga,
@@ -22,24 +22,7 @@ pub const BELOW: &[Attempt] = attempts![Guest: execute_mwait];
 const USER: [Mode; 4] = [Mode::LongUser, Mode::CompatibleUser, Mode::ProtectedUser, Mode::Virtual8086];
 
 /// RAX points to a page that looks like nothing.
-const WILD: State = State { rax: DATA, rcx: 7, rdx: 0, ..NONE };
-const NONE: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
+const WILD: State = State { rax: DATA, rcx: 7, rdx: 0, ..EMPTY };
 
 /// Functions that execute the same bytes in all modes.
 macro_rules! everywhere {
@@ -142,7 +125,7 @@ fn execute_vmmcall_with_every_number() {
             rdx: wild << 7,
             rsi: u64::MAX,
             rdi: 0x10_0000,
-            ..NONE
+            ..EMPTY
         };
         let trap = engine::start_at(Mode::Long, engine::CODE, registers);
         tried += 1;
@@ -155,7 +138,7 @@ fn execute_vmmcall_with_every_number() {
 fn execute_int_of_every_vector() {
     let mut wrong = 0;
     for vector in 0..=255u8 {
-        let trap = engine::run(Mode::LongUser, &[0xcd, vector], NONE);
+        let trap = engine::run(Mode::LongUser, &[0xcd, vector], EMPTY);
         let state = trap.state;
         // Handlers of vectors with an error code take one word too many from the frame: RIP stands where the code is looked for.
         let expected = if matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30) {
@@ -188,7 +171,7 @@ fn ask_cpuid_everything() {
     for leaf in ranges.into_iter().flatten() {
         for subleaf in [0, 1, 2, 3, 63, u32::MAX] {
             let trap =
-                engine::run(Mode::Long, &[0x0f, 0xa2], State { rax: leaf, rcx: subleaf.into(), ..NONE });
+                engine::run(Mode::Long, &[0x0f, 0xa2], State { rax: leaf, rcx: subleaf.into(), ..EMPTY });
             ends += u32::from(!trap.is_done());
             let State { rax, rbx, rcx, rdx, .. } = trap.state;
             let last = crate::machine::cpuid(leaf as u32 & 0xc000_0000, 0)[0];
@@ -217,7 +200,7 @@ fn execute_in_virtual_8086_mode() {
         for (name, code) in codes {
             let traps = [1u64, engine::PRIVILEGE_3].map(|flags| {
                 crate::machine::set_cr4(super::CR4 | extensions);
-                engine::run(Mode::Virtual8086, code, State { rdx: 0x81, flags, ..NONE })
+                engine::run(Mode::Virtual8086, code, State { rdx: 0x81, flags, ..EMPTY })
             });
             say(format_args!("{name}={},{}", traps[0], traps[1]));
         }

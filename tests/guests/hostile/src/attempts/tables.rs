@@ -2,7 +2,7 @@
 
 use super::{Attempt, attempts, say};
 use crate::code;
-use crate::engine::{self, CODE, DATA, Mode, Pointer, State, Trap};
+use crate::engine::{self, CODE, DATA, EMPTY, Mode, Pointer, State, Trap};
 use crate::machine::{self, GDT, HOLE, cpuid, page_directory_pointers, window, window_entry, write64};
 use core::arch::asm;
 
@@ -17,24 +17,6 @@ pub const ENDS: &[Attempt] = attempts![End:
     switch_task_in_protected_mode, interrupt_through_task_gate, walk_entry_into_unmapped, fetch_code_through_tables_in_unmapped, load_empty_idt,
     switch_to_broken_task, decode_in_unmapped_memory, walk_two_levels_into_unmapped, walk_three_levels_into_unmapped,
 ];
-
-const EMPTY: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
 
 fn read(at: u64) -> Trap {
     engine::run(Mode::Long, code!("mov rax, [rbx]"), State { rbx: at, ..EMPTY })
