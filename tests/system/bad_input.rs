@@ -37,6 +37,13 @@ impl Case {
         Self { machine, image, module: checked.into_module(), arguments: Vec::new(), folder }
     }
 
+    /// Lets QEMU offer what `option` names at a socket.
+    fn socket(&mut self, option: &str) -> PathBuf {
+        let path = self.folder.path().join("socket");
+        self.arguments = vec![option.to_owned(), format!("unix:{},server=on,wait=off", path.display())];
+        path
+    }
+
     /// Boots with this module.
     fn boot(&self, module: Option<&[u8]>) -> Booted {
         let module = module.map(|bytes| {
@@ -268,12 +275,30 @@ impl Control {
     }
 }
 
+/// What stops the whole machine is named on the serial line, with the function it happened in: here an NMI, which no guest can cause.
+#[test]
+fn a_host_fault_is_named() {
+    let mut case = Case::new(PROFILE, "qemu-amd-epyc", &one());
+    let socket = case.socket("-qmp");
+    let mut booted = case.boot(Some(&case.module));
+    booted.hear("Hello from office");
+    Control::new(&socket).send("inject-nmi", "");
+    booted.hear("everything is stopped");
+    let said = booted.end();
+    let fault = said.lines().find(|line| line.contains("host fault: ")).unwrap();
+    assert!(fault.starts_with("ringfence| host fault: NMI error=0x0 at "), "{fault}");
+    assert!(fault.contains("::") && fault.contains("+0x"), "no symbol: {fault}");
+    for register in ["rip=", "rsp=", "rax=", "r15=", "cr2=", "cr3="] {
+        assert!(said.contains(register), "{register} is missing:\n{said}");
+    }
+    assert!(said.contains("ringfence| called from "), "{said}");
+}
+
 /// A machine check stops everything, and the report says what the processor's banks hold.
 #[test]
 fn a_machine_check_of_the_host_is_named() {
     let mut case = Case::new(PROFILE, "qemu-amd-epyc", &one());
-    let socket = case.folder.path().join("control");
-    case.arguments = vec!["-qmp".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
+    let socket = case.socket("-qmp");
     let mut booted = case.boot(Some(&case.module));
     booted.hear("Hello from office");
     // Of the second processor, which has no guest: QEMU 7.2 gives what comes while a guest runs to the guest, in spite of the intercept.
@@ -324,8 +349,7 @@ impl Debugger {
 fn stray_interrupts_are_counted() {
     let guests = Guests::new(&[("office", "vcpus = 1", "ringfence.mode=uptime ringfence.seconds=3")]);
     let mut case = Case::new(PROFILE, "qemu-amd-epyc-1", &guests);
-    let socket = case.folder.path().join("debugger");
-    case.arguments = vec!["-gdb".to_owned(), format!("unix:{},server=on,wait=off", socket.display())];
+    let socket = case.socket("-gdb");
     let mut booted = case.boot(Some(&case.module));
     booted.hear("Hello from office");
     let mut debugger = Debugger::new(&socket);
