@@ -64,8 +64,7 @@ const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
 /// Sets the intercepts that are always on. README.md lists them with their reasons.
 fn intercept(block: &mut ControlBlock) {
     // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
-    // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
-    // A guest does not see the MCE that it runs with.
+    // invalid VMCB, so the monitor checks them, and a guest does not see the MCE that it runs with; CR8 belongs to the local APIC.
     block.control_reads = 1 << 4 | 1 << 8;
     block.control_writes = 1 << 4 | 1 << 8;
     block.exceptions = EXCEPTIONS;
@@ -587,8 +586,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D,
     }
 
     /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (APM Vol. 2 chapter 9,
-    /// "Handling Machine Check Exceptions"): guests run
-    /// with it on.
+    /// "Handling Machine Check Exceptions"): guests run with it on.
     fn set_cr4(&mut self, value: Cr4) {
         let [forced, own] = &mut self.machine_check;
         *own = value.bits() & *forced;
@@ -850,7 +848,6 @@ mod tests {
 
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
 
-    /// What README.md lists: no more, since each costs exits, and no less. That each is needed is for the tests to show that it names.
     #[test]
     fn machine_checks_reach_the_host_whatever_the_guest_sets() {
         const MCE: u64 = Cr4::MACHINE_CHECK.bits();
@@ -864,6 +861,7 @@ mod tests {
         }
     }
 
+    /// What README.md lists: no more, since each costs exits, and no less. That each is needed is for the tests to show that it names.
     #[test]
     fn every_intercept_has_its_reason() {
         let mut block = ControlBlock::zeroed();
