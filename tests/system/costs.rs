@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// Goals that are not reached yet, with what is: worse than that fails. docs/performance.md says where the rest goes. A goal that is
 /// reached leaves this list.
-const MISSED: [(&str, u64); 1] = [("image-bytes", 145_408)];
+const MISSED: [(&str, u64); 1] = [("image-bytes", 139_264)];
 
 /// The goals stand in `peers.toml`; `bench` answers 1 where one is missed.
 #[test]

@@ -3,17 +3,9 @@
 mod foreign;
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
-use bench::{Event, Session, Start};
-use cli::{build, run as running};
-
-use crate::system::{Guests, LIMIT, Ran, between, run, start, tree};
+use crate::system::{Guests, LIMIT, Ran, between, run, start};
 
 const PROFILE: &str = "lab-amd-npt";
 
@@ -389,43 +381,4 @@ fn a_build_is_whole() {
     // Nothing half-done beside it.
     let beside = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(beside, 1);
-}
-
-/// What stops the whole machine is named on the serial line, with the function it happened in: here an NMI, which no guest can cause.
-#[test]
-fn a_host_fault_is_named() {
-    let one = Guests::new(&[("office", "vcpus = 1", "ringfence.mode=clock")]);
-    let tree = tree();
-    let profile = tree.profile(PROFILE).unwrap();
-    let machine = tree.bench_machine("qemu-amd-epyc").unwrap();
-    let checked = build::check(Path::new(one.manifest()), &running::environment(&profile, &machine)).unwrap();
-    let image = build::profile_image(&tree, &profile).unwrap();
-    let (_folder, media) = running::media(&machine, &image, checked).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let control = folder.path().join("control");
-    let words = ["-qmp".to_owned(), format!("unix:{},server=on,wait=off", control.display())];
-    let (sender, events) = sync_channel::<Event>(256);
-    let _session =
-        Session::start(&machine, &Start { arguments: words.to_vec(), ..Start::new(media) }, sender).unwrap();
-    let mut said = String::new();
-    let mut hear = |text: &str| {
-        while !said.contains(text) {
-            match events.recv_timeout(Duration::from_mins(5)) {
-                Ok(Event::Console(bytes)) => said.push_str(&String::from_utf8_lossy(&bytes)),
-                other => panic!("{text:?} was not said, but {other:?} happened:\n{said}"),
-            }
-        }
-        said.clone()
-    };
-    hear("Hello from office");
-    let mut control = UnixStream::connect(control).unwrap();
-    control.write_all(b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"inject-nmi\"}\n").unwrap();
-    let said = hear("everything is stopped");
-    let fault = said.lines().find(|line| line.contains("host fault: ")).unwrap();
-    assert!(fault.starts_with("ringfence| host fault: NMI error=0x0 at "), "{fault}");
-    assert!(fault.contains("::") && fault.contains("+0x"), "no symbol: {fault}");
-    for register in ["rip=", "rsp=", "rax=", "r15=", "cr2=", "cr3="] {
-        assert!(said.contains(register), "{register} is missing:\n{said}");
-    }
-    assert!(said.contains("ringfence| called from "), "{said}");
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bad_input;
 mod complaints;
 mod costs;
 mod hostile;
@@ -17,5 +18,6 @@ mod lab_intel_haswell;
 mod lab_intel_nehalem;
 mod lab_intel_sandy;
 mod lab_intel_skylake;
+mod leaks;
 mod soak;
 mod system;

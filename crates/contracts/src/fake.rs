@@ -87,11 +87,29 @@ pub enum Injected {
     Exception(Exception, Option<u32>),
 }
 
+/// Where the exits of a [`FakeVcpu`] come from.
+pub trait Script: Sized {
+    /// The next exit. What a guest would have changed until then in `vcpu`, it may change.
+    fn next(vcpu: &mut FakeVcpu<Self>) -> Exit;
+
+    /// The time stamp counter, which is at `own` by the processor's own count of entries.
+    fn ticks(&self, own: u64) -> u64 {
+        own
+    }
+}
+
+/// Exits in order; when they run out, the guest halts for ever.
+impl Script for Deque<Exit, 64> {
+    fn next(vcpu: &mut FakeVcpu<Self>) -> Exit {
+        vcpu.script.pop_front().unwrap_or(Exit::Halt)
+    }
+}
+
 /// A virtual processor that plays back a script of exits and writes down what was injected.
 #[derive(Debug)]
-pub struct FakeVcpu {
-    /// Exits still to come; when they run out, the guest halts for ever.
-    pub script: Deque<Exit, 64>,
+pub struct FakeVcpu<S = Deque<Exit, 64>> {
+    /// Exits still to come.
+    pub script: S,
     /// What was injected, in order.
     pub injected: Vec<Injected, 64>,
     /// The state, as last started or set.
@@ -126,14 +144,23 @@ pub struct FakeVcpu {
     pub interruptible: bool,
     offset: u64,
     pending: bool,
+    /// As on emulators: a host's interrupt finds the guest behind an STI, and the next entry forgets that.
+    shadow: bool,
     /// Why it came back last.
     last: Exit,
 }
 
 impl Default for FakeVcpu {
     fn default() -> Self {
+        Self::new(Deque::new())
+    }
+}
+
+impl<S> FakeVcpu<S> {
+    /// A virtual processor that was not started.
+    pub fn new(script: S) -> Self {
         Self {
-            script: Deque::new(),
+            script,
             injected: Vec::new(),
             state: StartState::start_up(0),
             cr2: 0,
@@ -152,12 +179,11 @@ impl Default for FakeVcpu {
             interruptible: false,
             offset: 0,
             pending: false,
+            shadow: false,
             last: Exit::Interrupted,
         }
     }
-}
 
-impl FakeVcpu {
     fn note(&mut self, event: Injected) {
         self.pending = true;
         // A test that injects more than the list holds reads the first ones only.
@@ -165,7 +191,7 @@ impl FakeVcpu {
     }
 }
 
-impl Vcpu for FakeVcpu {
+impl<S: Script> Vcpu for FakeVcpu<S> {
     /// What is decoded stands in the script; where it says `None`, the monitor has to.
     const DECODED: bool = true;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
@@ -185,7 +211,9 @@ impl Vcpu for FakeVcpu {
     fn enter(&mut self) {
         self.pending = false;
         self.ticks += 1_000;
-        self.last = self.script.pop_front().unwrap_or(Exit::Halt);
+        let before = self.last;
+        self.last = S::next(self);
+        self.shadow = self.last == Exit::Interrupted && before != Exit::Interrupted;
     }
     fn exit(&mut self) -> Exit {
         self.last
@@ -294,10 +322,13 @@ impl Vcpu for FakeVcpu {
         self.offset = offset;
     }
     fn ticks(&self) -> GuestTicks {
-        GuestTicks(self.ticks.wrapping_add(self.offset))
+        GuestTicks(self.script.ticks(self.ticks).wrapping_add(self.offset))
     }
     fn accepts_interrupt(&self) -> bool {
         self.state.flags.contains(Rflags::INTERRUPT) && !self.pending
+    }
+    fn interrupt_shadow(&self) -> bool {
+        self.shadow
     }
     fn accepts_non_maskable(&self) -> bool {
         !self.pending
@@ -307,9 +338,11 @@ impl Vcpu for FakeVcpu {
     }
     fn set_non_maskable_window(&mut self) {}
     fn inject_interrupt(&mut self, vector: u8) {
+        debug_assert!(self.accepts_interrupt(), "an interrupt that the guest does not take");
         self.note(Injected::Interrupt(vector));
     }
     fn inject_non_maskable(&mut self) {
+        debug_assert!(self.accepts_non_maskable(), "an NMI that the guest does not take");
         self.note(Injected::NonMaskable);
     }
     fn inject_exception(&mut self, exception: Exception, code: Option<u32>) -> bool {
@@ -330,6 +363,7 @@ pub struct FakeHost {
     time: AtomicU64,
     deadline: AtomicU64,
     kicks: AtomicU64,
+    machine_checks: AtomicU64,
     console: spin::Mutex<Vec<u8, 8192>>,
     keyboard: spin::Mutex<Deque<u8, 64>>,
 }
@@ -351,6 +385,11 @@ impl FakeHost {
     /// How many kicks were sent.
     pub fn kicks(&self) -> u64 {
         self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// How many machine checks it was told of.
+    pub fn machine_checks(&self) -> u64 {
+        self.machine_checks.load(Ordering::Relaxed)
     }
 
     /// Types a byte; lost when 64 are waiting.
@@ -384,6 +423,9 @@ impl Host for FakeHost {
     fn wait(&self) {
         let deadline = self.deadline.load(Ordering::Relaxed);
         self.time.fetch_max(deadline, Ordering::Relaxed);
+    }
+    fn machine_check(&self) {
+        self.machine_checks.fetch_add(1, Ordering::Relaxed);
     }
     fn console_write(&self, bytes: &[u8]) {
         // What does not fit is not what a test looks at.

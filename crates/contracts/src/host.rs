@@ -31,6 +31,10 @@ pub trait Host: Sync {
     /// Waits for the next interrupt of this processor and takes it. Returns at once if one is waiting already.
     fn wait(&self);
 
+    /// A machine check came while a guest ran, and the processor has told the hypervisor instead (APM Vol. 2 §15.12): nobody else will hear
+    /// of it. On a real machine this names it and stops everything.
+    fn machine_check(&self);
+
     /// Writes to the hypervisor's console.
     fn console_write(&self, bytes: &[u8]);
 

@@ -9,14 +9,14 @@ mod setup;
 #[cfg(not(target_os = "none"))]
 fn main() {
     println!("this is the image of a hypervisor: ./ringfence build makes it for bare metal");
-    let _: fn(boot::Boot) -> ! = setup::run;
+    let _: boot::Product = setup::PRODUCT;
 }
 
-/// What the boot code calls once the machine is its own.
+/// What the boot code asks the image for.
 #[cfg(target_os = "none")]
 #[allow(unsafe_code)] // The one symbol that metal finds by its name.
 // SAFETY: no other item of the image has this name.
 #[unsafe(no_mangle)]
-extern "Rust" fn ringfence_main(boot: boot::Boot) -> ! {
-    setup::run(boot)
+extern "Rust" fn ringfence_product() -> boot::Product {
+    setup::PRODUCT
 }

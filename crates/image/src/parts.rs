@@ -11,12 +11,12 @@ pub use contracts::absent::roles::*;
 
 // Back end and second stage.
 #[cfg(feature = "svm")]
-pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction>;
+pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction, Watch>;
 #[cfg(feature = "npt")]
 pub type Stage = npt::NestedTables;
 
 #[cfg(all(feature = "vmx", not(feature = "svm")))]
-pub type BackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer>;
+pub type BackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, Watch>;
 #[cfg(all(feature = "ept", not(feature = "npt")))]
 pub type Stage = ept::ExtendedTables<HugePages>;
 
@@ -33,6 +33,10 @@ pub type TranslationTags = vpid::Vpid;
 pub type DeadlineTimer = preemption_timer::PreemptionTimer;
 #[cfg(feature = "ept-large-pages")]
 pub type HugePages = ept_large_pages::EptLargePages;
+
+// Test parts.
+#[cfg(feature = "isolation-check")]
+pub type Watch = isolation_check::IsolationCheck;
 
 // Schedulers: one of them; the static one where a profile names both.
 #[cfg(feature = "schedule-static")]

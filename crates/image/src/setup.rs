@@ -1,13 +1,12 @@
-//! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, nothing is
-//! touched; where anything does not fit, one sentence says what, and the machine is turned off.
+//! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, no
+//! compartment exists; where anything does not fit, one sentence says what, and the machine is turned off.
 
 use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
-use crate::parts::{BackEnd, ClockPage, Stage};
+use crate::parts::{BackEnd, ClockPage, Stage, Watch};
 use address::HostPhysical;
-use backend::{BackEnd as _, Stage as _};
-use boot::{Boot, SpacePlan, say};
+use backend::{BackEnd as _, Stage as _, Watch as _};
+use boot::{Boot, SpacePlan, refuse, say};
 use contracts::{Clock, CpuIndex, Host, MapMode};
-use core::fmt::Arguments;
 use cpu::Features;
 use memory::{Frames, PrivateArea, PrivateVault, Ram};
 use monitor::compartment::Compartment;
@@ -18,7 +17,7 @@ use spin::{Mutex, MutexGuard};
 
 type State = Compartment<Product, VCPUS>;
 type Vault = PrivateVault<State, COMPARTMENTS>;
-type TheMonitor = Monitor<Product, Vault, COMPARTMENTS, VCPUS>;
+type TheMonitor = Monitor<'static, Product, Vault, COMPARTMENTS, VCPUS>;
 
 static VAULT: Vault = Vault::new();
 static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
@@ -40,33 +39,36 @@ struct Booted {
 /// Extents that a compartment's RAM can come in: see [`memory::MOST_EXTENTS`], and one cut at 4 GiB.
 const EXTENTS: usize = memory::MOST_EXTENTS + 1;
 
-/// Says why this machine or this module is refused, and turns the machine off.
-fn refuse(machine: &boot::Machine, reason: Arguments<'_>) -> ! {
-    say(format_args!("refused: {reason}"));
-    machine.power_off()
-}
-
 /// The place of the image's symbol table, which `./ringfence build` fills after linking: the names that a host fault is reported with.
 static SYMBOL_TABLE: [u8; symbols::CAPACITY] = [0; symbols::CAPACITY];
 
+/// What the boot code has to know of this image.
+pub const PRODUCT: boot::Product = boot::Product { missing, run };
+
+/// What keeps it from being used on a processor with these features.
+fn missing(features: &Features) -> Option<&'static str> {
+    BackEnd::missing(features).or_else(|| Stage::missing(features))
+}
+
 /// From a booted machine to compartments that run.
-pub fn run(mut boot: Boot) -> ! {
+fn run(mut boot: Boot) -> ! {
     let machine = boot.machine;
     // The compiler must not conclude that the table is empty: it is filled behind its back.
     cpu::fault::set_symbols(core::hint::black_box(&SYMBOL_TABLE));
     say(format_args!("profile {}, processor signature {:#x}", PROFILE.name, boot.features.signature));
-    if let Some(missing) = BackEnd::missing(&boot.features).or_else(|| Stage::missing(&boot.features)) {
-        refuse(machine, format_args!("{missing}"));
-    }
     let mut booted = BOOTED.lock();
     let Booted { plan, frames } = &mut *booted;
-    if judge(&boot, plan).is_err() {
-        machine.power_off();
-    }
+    judge(boot.module(), plan);
+    Watch::begin(boot.frames(), &boot.features);
     let cpus = boot.start_processors(PROFILE.limits.cpus);
-    if !BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
-        refuse(machine, format_args!("no memory is left for the processors' own pages"));
+    if let Err(needed) = BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
+        refuse(format_args!(
+            "{cpus} processors need {} KiB of their own, {} KiB are left",
+            needed >> 10,
+            boot.frames().free() >> 10
+        ));
     }
+    judge_memory(&boot, plan);
     let mut free = boot.frames().free();
     let own = boot.frames().total().wrapping_sub(free);
     let features = boot.features;
@@ -75,28 +77,17 @@ pub fn run(mut boot: Boot) -> ! {
     let Some(monitor) = place.first() else { cpu::halt() };
     let _ = MONITOR.lock().push((monitor, features));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
-        refuse(
-            machine,
-            format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()),
-        );
+        refuse(format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
     };
+    admit(monitor, plan, cpus);
     let mut number = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
         if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
-            refuse(machine, format_args!("compartment {}: {reason}", compartment.name));
+            refuse(format_args!("compartment {}: {reason}", compartment.name));
         }
         number += u32::from(compartment.vcpus);
-        if !monitor.admit(index, compartment) {
-            refuse(
-                machine,
-                format_args!(
-                    "compartment {}: no processor is left for its {} vCPUs; {cpus} run",
-                    compartment.name, compartment.vcpus
-                ),
-            );
-        }
         let before = core::mem::replace(&mut free, boot.frames().free());
         say(format_args!(
             "compartment {}: {} MiB, {} vCPUs, {} KiB beside",
@@ -109,7 +100,7 @@ pub fn run(mut boot: Boot) -> ! {
     say(format_args!(
         "{cpus} processors, {} KiB of the hypervisor's own, {} KiB of boot module, {} KiB free, started after {} ticks",
         own >> 10,
-        boot.module().map_or(0, <[u8]>::len) >> 10,
+        boot.module().len() >> 10,
         free >> 10,
         machine.now().0.wrapping_sub(boot.entry_ticks()),
     ));
@@ -121,13 +112,23 @@ pub fn run(mut boot: Boot) -> ! {
 /// What every processor does from now on.
 fn work(cpu: CpuIndex) -> ! {
     let Some((monitor, features)) = MONITOR.lock().first().copied() else { cpu::halt() };
+    Watch::enabled();
     if BackEnd::enable(cpu, &features) {
         monitor.run(cpu);
     } else {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
     }
     if cpu == CpuIndex(0) {
+        if let Some(looks) = Watch::looks() {
+            monitor.say(format_args!("isolation: {looks} looks at all mappings, nothing found"));
+        }
         monitor.say(format_args!("{} KiB free", BOOTED.lock().frames.free() >> 10));
+        let [spurious, unexpected] = cpu::interrupt::strays();
+        if spurious | unexpected != 0 {
+            monitor.say(format_args!(
+                "{spurious} spurious interrupts, {unexpected} on vectors that nobody uses"
+            ));
+        }
         monitor.say(format_args!("end"));
         monitor.host().power_off();
     }
@@ -140,6 +141,7 @@ fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize 
         + usize::from(compartment.vcpus) * BackEnd::pages(features)
         + usize::from(BackEnd::SHOWN)
         + Stage::pages(compartment.memory, EXTENTS + usize::from(BackEnd::SHOWN))
+        + Watch::PAGES
 }
 
 /// The payloads of a compartment: offset in the module and length.
@@ -162,18 +164,11 @@ fn space_plan<'plan>(
     SpacePlan { index, low, high, private_pages: private_pages(compartment, features), payloads }
 }
 
-/// Judges the boot module: its form, the profile's limits, the memory that there is.
+/// Judges the boot module: its form, and the profile's limits.
 #[inline(never)]
-fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
-    let refuse = |reason: Arguments<'_>| {
-        say(format_args!("refused: {reason}"));
-        Err(())
-    };
-    let Some(module) = boot.module() else {
-        return refuse(format_args!("no boot module came with the image: it holds what may run"));
-    };
+fn judge(module: &[u8], plan: &mut Plan) {
     if let Err(refusal) = plan::read_into(module, module.len() as u64, plan) {
-        return refuse(format_args!("{refusal}"));
+        refuse(format_args!("{refusal}"));
     }
     let payloads_hold = plan::payloads(module).is_some_and(|payloads| {
         module
@@ -181,10 +176,10 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
             .is_some_and(|bytes| plan::Checksum::new().with(bytes).value() == payloads.checksum)
     });
     if !payloads_hold {
-        return refuse(format_args!("{}", plan::Refusal::Payloads));
+        refuse(format_args!("{}", plan::Refusal::Payloads));
     }
     if plan.compartments.len() > COMPARTMENTS {
-        return refuse(format_args!(
+        refuse(format_args!(
             "the plan has {} compartments; profile {} holds {COMPARTMENTS}",
             plan.compartments.len(),
             PROFILE.name
@@ -192,12 +187,17 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     }
     for compartment in &plan.compartments {
         if usize::from(compartment.vcpus) > VCPUS {
-            return refuse(format_args!(
+            refuse(format_args!(
                 "compartment {} has {} vCPUs; profile {} holds {VCPUS} each",
                 compartment.name, compartment.vcpus, PROFILE.name
             ));
         }
     }
+}
+
+/// Judges whether there is memory for all compartments.
+#[inline(never)]
+fn judge_memory(boot: &Boot, plan: &Plan) {
     let mut lists = heapless::Vec::<_, { plan::COMPARTMENTS }>::new();
     for compartment in &plan.compartments {
         // The plan holds no more.
@@ -208,9 +208,27 @@ fn judge(boot: &Boot, plan: &mut Plan) -> Result<(), ()> {
     });
     if let Err((index, error)) = boot.fits(plans) {
         let name = plan.compartments.get(usize::from(index)).map_or("", |compartment| &compartment.name);
-        return refuse(format_args!("compartment {name}: {error}"));
+        refuse(format_args!("compartment {name}: {error}"));
     }
-    Ok(())
+}
+
+/// Gives the vCPUs their processors, of which `cpus` run.
+#[inline(never)]
+fn admit(monitor: &TheMonitor, plan: &Plan, cpus: u8) {
+    let mut others = 0;
+    for (index, compartment) in plan.compartments.iter().enumerate() {
+        if monitor.admit(index as u8, compartment) {
+            others += u32::from(compartment.vcpus);
+            continue;
+        }
+        let (name, vcpus) = (&compartment.name, compartment.vcpus);
+        match compartment.cpus.iter().find(|cpu| **cpu >= cpus) {
+            Some(cpu) => refuse(format_args!("compartment {name} needs processor {cpu}, {cpus} run, from 0")),
+            None => refuse(format_args!(
+                "compartment {name}: its {vcpus} vCPUs need a processor each, beside {others} of others; {cpus} run"
+            )),
+        }
+    }
 }
 
 /// Builds one compartment in a space of its own. `number` counts vCPUs of the machine from 0.
@@ -225,6 +243,7 @@ fn build(
     let payloads = payloads(compartment);
     let plan = space_plan(facts.index, compartment, &payloads, features);
     let space = boot.space(&plan).map_err(|_| "its space cannot be made")?;
+    Watch::made(&space);
     let machine = boot.machine;
     let facts = Facts {
         // The compartment's time is 0 now; the wall clock is the host's at that moment.
@@ -238,6 +257,7 @@ fn build(
             failure = Some("its second stage cannot be made");
         }
         let root = root.unwrap_or_default();
+        Watch::built(facts.index, root, area);
         let vcpus = (0..u32::from(compartment.vcpus))
             .map_while(|vcpu| BackEnd::vcpu(area, root, number + vcpu, features));
         let cpuid = CpuidTable::freeze::<ClockPage>(cpu::cpuid, compartment.vcpus, machine.kilohertz());

@@ -139,6 +139,8 @@ pub struct VirtualProcessor<I: Image> {
     activity: Activity,
     /// An NMI waits.
     pub non_maskable: bool,
+    /// Where the host last interrupted it in an interrupt shadow.
+    pub sheltered: u64,
     /// What must be seen to before the next entry, in one byte, so that the hot path looks once: [`LOOK`], [`REARM`], [`IDLE`].
     attention: u8,
     /// The processor of the host that ran it last.
@@ -171,6 +173,7 @@ impl<I: Image> VirtualProcessor<I> {
             number,
             activity: Activity::Parked,
             non_maskable: false,
+            sheltered: 0,
             attention: LOOK | REARM | IDLE,
             last_cpu: None,
             exits: [0; Exit::KINDS],

@@ -107,7 +107,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 self.note(Kind::Denied, Subject::Instruction(*what));
                 Fault::InvalidOpcode
             }
-            Exit::Exception(Exception::MachineCheck, _) | Exit::Interrupted | Exit::HostInit => return,
+            Exit::Exception(Exception::MachineCheck, _) => return self.host.machine_check(),
+            Exit::Interrupted | Exit::HostInit => return,
             Exit::Exception(exception, code) => {
                 let code = exception.has_error_code().then_some(*code);
                 if !vcpu.virt.inject_exception(*exception, code) {

@@ -41,12 +41,12 @@ const TYPING_PAUSE: u64 = 5;
 const ATTENTION: u8 = 0x1d;
 
 /// The whole of the monitor: what all processors share. Of a compartment's private state nothing is here.
-pub struct Monitor<I: Image, V: 'static, const COMPARTMENTS: usize, const VCPUS: usize> {
-    host: &'static I::Host,
-    vault: &'static V,
+pub struct Monitor<'world, I: Image, V, const COMPARTMENTS: usize, const VCPUS: usize> {
+    host: &'world I::Host,
+    vault: &'world V,
     scheduler: I::Scheduler,
     /// Compartments as others see them.
-    pub slots: &'static [Slot<VCPUS>; COMPARTMENTS],
+    pub slots: &'world [Slot<VCPUS>; COMPARTMENTS],
     console: Mutex<Console>,
     keyboard: Mutex<Keyboard>,
     reported: [AtomicBool; COMPARTMENTS],
@@ -64,7 +64,7 @@ struct Keyboard {
     attach: Option<u8>,
 }
 
-impl<I, V, const COMPARTMENTS: usize, const VCPUS: usize> Monitor<I, V, COMPARTMENTS, VCPUS>
+impl<'world, I, V, const COMPARTMENTS: usize, const VCPUS: usize> Monitor<'world, I, V, COMPARTMENTS, VCPUS>
 where
     I: Image,
     V: Vault<Compartment<I, VCPUS>>,
@@ -72,9 +72,9 @@ where
     /// A monitor for `cpus` processors, without compartments. The vacant slots are lent to it: in an image they lie where memory is zero
     /// at the start, and take no bytes of its file.
     pub fn new(
-        host: &'static I::Host,
-        vault: &'static V,
-        slots: &'static [Slot<VCPUS>; COMPARTMENTS],
+        host: &'world I::Host,
+        vault: &'world V,
+        slots: &'world [Slot<VCPUS>; COMPARTMENTS],
         cpus: u8,
     ) -> Self {
         let scheduler = I::Scheduler::new(cpus);
@@ -116,7 +116,7 @@ where
     }
 
     /// The machine.
-    pub fn host(&self) -> &'static I::Host {
+    pub fn host(&self) -> &'world I::Host {
         self.host
     }
 

@@ -249,7 +249,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         Some(legal)
     }
 
-    /// Writes the clock page where the guest wants it. False: it lies outside its memory.
+    /// Writes the clock page where the guest wants it. False: it lies outside its memory. An address of 0 is none for the wall clock, as with
+    /// KVM, whose documentation does not say so: software clears the register to let go of its page, and what lies at 0 is not that.
     fn set_clock(&self, vcpu: &mut VirtualProcessor<I>, register: ClockRegister, value: u64) -> bool {
         let clock = &self.compartment.facts.clock;
         match register {
@@ -266,6 +267,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
             ClockRegister::Wall => {
                 vcpu.registers.wall_page = value;
+                if value == 0 {
+                    return true;
+                }
                 let page = I::ClockPage::wall_page(2, self.compartment.facts.wall_clock);
                 self.memory.write(GuestPhysical::new(value), &page).is_ok()
             }

@@ -156,6 +156,9 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// A host interrupt came: a deadline, a kick, or the keyboard.
     fn interrupted(&self, vcpu: &mut VirtualProcessor<I>, until: Option<HostTime>) -> Option<Leave> {
         self.host.service();
+        if vcpu.virt.interrupt_shadow() {
+            vcpu.sheltered = vcpu.virt.instruction_pointer();
+        }
         vcpu.set_rearm();
         self.expire_timers(vcpu);
         let over = until.is_some_and(|until| until <= self.host.now());
@@ -312,16 +315,20 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// STI; HLT: the interrupt that came between the two is taken behind the HLT, which it wakes. To execute the HLT here spares two
     /// exits, and does not rest on the interrupt shadow: emulators forget it at VMRUN, take the interrupt before the HLT, and then
-    /// halt with nothing left to wake them.
+    /// halt with nothing left to wake them. Where the host interrupted the guest between the two before, the shadow may be forgotten
+    /// already, and the place is remembered; an interrupt may always come as late as behind a HLT.
     fn step_over_halt(&self, vcpu: &mut VirtualProcessor<I>) {
         let virt = &mut vcpu.virt;
-        if virt.interrupt_shadow()
+        if (virt.interrupt_shadow() || vcpu.sheltered == virt.instruction_pointer())
             && virt.flags().contains(Rflags::INTERRUPT)
             && virt.privilege() == 0
-            && let Some(first) = fetch::glance(virt, self.memory, self.compartment.cpuid.physical_bits())
-            && let Some(length) = decode::plain_length(first as u32, Intercepted::Halt)
+            && let Ok(next) = fetch::next_in_full(
+                virt,
+                self.memory,
+                Intercepted::Halt,
+                self.compartment.cpuid.physical_bits(),
+            )
         {
-            let next = virt.instruction_pointer().wrapping_add(u64::from(length));
             virt.complete(next);
         }
     }

@@ -69,7 +69,7 @@ impl Image for Product {
     type IoApic = Absent;
     type LegacyPic = Absent;
     type Devices = (Attached<Registers>, ());
-    type ClockPage = Absent;
+    type ClockPage = kvm_clock::KvmClock;
     const PROFILE: &'static Profile = &PROFILE;
 }
 
@@ -220,6 +220,15 @@ fn control(register: u8, write: bool, general: Option<General>) -> Exit {
 
 /// MOV to memory at RAX of EBX.
 const STORE: [u8; 2] = [0x89, 0x18];
+
+#[test]
+fn a_machine_check_is_the_hosts_business_and_reaches_it() {
+    let bench = Bench::new();
+    assert_eq!(bench.exit(Exit::Exception(Exception::MachineCheck, 0), |_| {}), None);
+    assert_eq!(bench.host.machine_checks(), 1);
+    assert_eq!(bench.stepped(NOWHERE), 0);
+    assert!(bench.vcpu(|vcpu| vcpu.injected.is_empty()));
+}
 
 #[test]
 fn a_move_to_a_control_register_whose_source_is_named_is_not_fetched() {
@@ -709,4 +718,33 @@ fn a_back_end_with_a_timer_of_its_own_is_told_the_deadline_and_the_host_is_not()
         });
         assert_eq!((bench.vcpu(|vcpu| vcpu.timer.1), bench.host.deadline()), (told, armed));
     }
+}
+
+/// Both registers of the clock page: an address in RAM gets the page, one that is none gets nothing, and one beyond is refused.
+#[test]
+fn a_clock_page_lies_in_memory_or_nowhere() {
+    const PAGE: u64 = 0x2000;
+    for (number, on) in [(kvm_clock::WALL_CLOCK, 0), (kvm_clock::SYSTEM_TIME, 1)] {
+        let bench = Bench::new();
+        bench.put(0, &[0xa5; 64]);
+        // Nothing is written at 0 where the register is cleared.
+        assert!(bench.write_msr(number, 0));
+        assert_eq!(bench.read::<64>(0), [0xa5; 64], "{number:#x}");
+        assert!(bench.write_msr(number, PAGE | on));
+        assert_eq!(bench.read::<4>(PAGE), 2u32.to_le_bytes(), "{number:#x}: its version");
+        assert_eq!(bench.read_msr(number), Some(PAGE | on));
+        for beyond in [RAM as u64 - 8, RAM as u64, 1 << 40, u64::MAX - 0xf] {
+            assert!(!bench.write_msr(number, beyond | on), "{number:#x} {beyond:#x}");
+        }
+        assert_eq!(bench.counted(Kind::Malformed), 4);
+    }
+}
+
+/// The processor has begun a task switch and left it to whoever intercepts it: nothing of it is carried out.
+#[test]
+fn task_switches_are_refused() {
+    let bench = Bench::new();
+    assert_eq!(bench.exit(Exit::TaskSwitch, |_| {}), None);
+    assert_eq!(bench.vcpu(|vcpu| vcpu.injected.clone()).as_slice(), REFUSED);
+    assert_eq!((bench.stepped(NOWHERE), bench.counted(Kind::Malformed)), (0, 1));
 }

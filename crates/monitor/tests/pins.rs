@@ -139,6 +139,32 @@ fn a_timer_that_is_due_at_once_interrupts_before_the_next_instruction() {
     assert_eq!(interrupts_of(&[fixed, &port_write(0x8f, 1)]), (vec![Injected::Interrupt(0x41)], true));
 }
 
+/// STI; HLT, and the host interrupts between the two, twice. The second time the guest's timer is due, and the processor has forgotten the
+/// shadow: the interrupt is taken behind the HLT all the same. Before it, the guest would halt with nothing left to wake it.
+#[test]
+fn an_interrupt_between_sti_and_hlt_wakes_the_hlt() {
+    let arm = [apic_write(0x320, 0x50), apic_write(0x3e0, 0xb), apic_write(0x380, 1_500)].concat();
+    let script = [arm.as_slice(), &[Exit::Interrupted, Exit::Interrupted, OFF]].concat();
+    let mut code = [0x89, 0x00].repeat(0x800);
+    let halt = 2 * arm.len();
+    for (instruction, length) in [(0xf4, 1), (0x90, 0)] {
+        code[halt] = instruction;
+        let [office, banking] = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+        let start = office.start.entry;
+        let guests = [(office, code.as_slice(), script.as_slice()), (banking, &[], &[OFF])];
+        let (host, _, vault) = run_plans::<Product>(true, &guests);
+        let (injected, at) = vault
+            .enter(0, |office, _| {
+                let vcpu = office.vcpus[0].lock();
+                (vcpu.virt.injected.to_vec(), vcpu.virt.state.instruction_pointer)
+            })
+            .unwrap();
+        assert_eq!(injected, [Injected::Interrupt(0x50)], "{}", console(host));
+        // The last instruction, OFF, has two bytes.
+        assert_eq!(at, start + (halt + length + 2) as u64);
+    }
+}
+
 /// INIT to itself makes the only processor wait for a start-up interrupt that nobody is left to send.
 #[test]
 fn a_processor_that_nobody_can_start_ends_its_compartment() {

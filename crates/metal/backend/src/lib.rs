@@ -13,7 +13,7 @@ pub use stage::{Owned, StageFormat, StageTables, Stock};
 use address::{GuestPhysical, HostPhysical};
 use contracts::{CpuIndex, MapError, SecondStage, Vcpu};
 use cpu::Features;
-use memory::{Frames, OwnedFrames, Page, PrivateArea};
+use memory::{Frames, OwnedFrames, Page, PrivateArea, Space};
 
 /// A virtualization back end: `svm` or `vmx`.
 pub trait BackEnd {
@@ -23,9 +23,9 @@ pub trait BackEnd {
     /// What keeps it from running on a processor with these features, as a sentence. Changes nothing.
     fn missing(features: &Features) -> Option<&'static str>;
 
-    /// Takes what all processors need from the frames. Called once, on the bootstrap processor, before [`Self::enable`]. False: no
-    /// frames are left.
-    fn prepare(frames: &mut Frames, cpus: usize) -> bool;
+    /// Takes what all processors need from the frames. Called once, on the bootstrap processor, before [`Self::enable`]. Where
+    /// there is no room for them, the error says how many bytes they need.
+    fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64>;
 
     /// Switches virtualization on for this processor, which is number `cpu`.
     fn enable(cpu: CpuIndex, features: &Features) -> bool;
@@ -66,6 +66,43 @@ pub trait Stage: SecondStage<Frames = OwnedFrames> + Sized {
     fn root(&self) -> HostPhysical;
 }
 
+/// Looks at what is mapped while guests run, and lays out what none of them may find: part `isolation-check`. What it finds wrong
+/// is a fault of ours, and stops the machine with a sentence.
+pub trait Watch {
+    /// Private pages that it wants of each compartment.
+    const PAGES: usize = 0;
+
+    /// Memory and processor are known; nothing was carved for compartments, and no other processor runs. The boot window is mapped.
+    fn begin(_: &Frames, _: &Features) {}
+
+    /// The space of a compartment was made. The boot window is mapped.
+    fn made(_: &Space) {}
+
+    /// The space of compartment `index` is loaded, its second stage has its root at `root`, and `area` has [`Self::PAGES`] left for it.
+    fn built(_index: u8, _root: HostPhysical, _area: &mut PrivateArea) {}
+
+    /// This processor is about to take guests.
+    fn enabled() {}
+
+    /// A virtual processor is about to be loaded in this processor, whose second stage has its root at `root`.
+    #[inline(always)]
+    fn attached(_root: HostPhysical) {}
+
+    /// It has come back from its guest.
+    #[inline(always)]
+    fn exited(_root: HostPhysical) {}
+
+    /// How often all mappings were looked at, for the end of a run; `None` where nobody looks.
+    fn looks() -> Option<u64> {
+        None
+    }
+}
+
+/// Nobody looks.
+pub struct NoWatch;
+
+impl Watch for NoWatch {}
+
 /// No back end.
 pub struct NoBackEnd;
 
@@ -78,6 +115,8 @@ pub mod roles {
     pub type BackEnd = super::NoBackEnd;
     /// No second stage.
     pub type Stage = super::NoStage;
+    /// Nobody looks at what is mapped.
+    pub type Watch = super::NoWatch;
 }
 
 impl BackEnd for NoBackEnd {
@@ -87,8 +126,8 @@ impl BackEnd for NoBackEnd {
         Some("this image has no virtualization back end: its profile names neither part svm nor part vmx")
     }
 
-    fn prepare(_: &mut Frames, _: usize) -> bool {
-        false
+    fn prepare(_: &mut Frames, _: usize) -> Result<(), u64> {
+        Err(0)
     }
 
     fn enable(_: CpuIndex, _: &Features) -> bool {

@@ -235,14 +235,14 @@ unsafe extern "C" {
 }
 
 unsafe extern "Rust" {
-    /// What the image does once it has booted; the image defines it with this signature and `#[unsafe(no_mangle)]`.
-    fn ringfence_main(boot: crate::Boot) -> !;
+    /// What the image is; the image defines it with this signature and `#[unsafe(no_mangle)]`.
+    fn ringfence_product() -> crate::Product;
 }
 
-/// Hands over to the image.
-pub(crate) fn main(boot: crate::Boot) -> ! {
+/// What the image is.
+pub(crate) fn product() -> crate::Product {
     // SAFETY: The image defines the function with this signature, in Rust, from the same compiler.
-    unsafe { ringfence_main(boot) }
+    unsafe { ringfence_product() }
 }
 
 /// A panic is a bug of ours. It ends in UD2 where it happens, which the fault report names with its symbol and its callers: messages and

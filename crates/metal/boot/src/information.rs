@@ -60,11 +60,28 @@ pub enum Refusal {
     NoMemoryMap,
     /// More pieces of memory map, or modules, than there is room for.
     TooMany,
+    /// No module.
+    NoModule,
+    /// So many modules, where one is wanted.
+    Modules(u8),
+    /// A module that is empty, or wraps around the end of memory.
+    ModuleLength,
+    /// The module does not lie in usable memory below 4 GiB, or shares it with the image.
+    ModulePlace,
 }
 
 impl core::fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         formatter.write_str(match self {
+            Self::Modules(count) => {
+                return write!(
+                    formatter,
+                    "{count} boot modules came with the image: it takes one, which holds what may run"
+                );
+            }
+            Self::NoModule => "no boot module came with the image: it holds what may run",
+            Self::ModuleLength => "a boot module is empty or has an impossible length",
+            Self::ModulePlace => "the boot module does not lie in usable memory below 4 GiB",
             Self::Protocol => "the boot loader speaks none of PVH, multiboot 1 and multiboot 2",
             Self::Truncated => "the boot loader's information ends before its contents do",
             Self::NoMemoryMap => "the boot loader gave no memory map",
@@ -162,6 +179,28 @@ impl BootInfo {
         }
     }
 
+    /// The one module: which of several holds the plan would be a guess. It lies in memory that can be read, and not where the `image`
+    /// lies.
+    pub fn module(&self, image: Option<HostRange>) -> Result<HostRange, Refusal> {
+        let module = match &self.modules[..] {
+            [] => return Err(Refusal::NoModule),
+            [module] => *module,
+            several => return Err(Refusal::Modules(several.len() as u8)),
+        };
+        // A map may cut the memory where nothing ends. Each piece is needed once at most.
+        let mut covered = module.start();
+        for _ in 0..self.map.len() {
+            let piece = self.map.iter().find(|region| region.usable && region.range.contains(covered));
+            covered = piece.map_or(covered, |region| region.range.end());
+        }
+        let readable = module.end() <= covered && module.end().get() <= memory::BOOT_REACH;
+        if readable && !image.is_some_and(|image| image.overlaps(&module)) {
+            Ok(module)
+        } else {
+            Err(Refusal::ModulePlace)
+        }
+    }
+
     fn add_region(&mut self, start: u64, length: u64, kind: u32) -> Result<(), Refusal> {
         // Empty and wrapping pieces are nobody's memory.
         let Some(range) = HostRange::new(HostPhysical::new(start), length) else { return Ok(()) };
@@ -170,7 +209,7 @@ impl BootInfo {
     }
 
     fn add_module(&mut self, start: u64, length: u64) -> Result<(), Refusal> {
-        let Some(range) = HostRange::new(HostPhysical::new(start), length) else { return Ok(()) };
+        let range = HostRange::new(HostPhysical::new(start), length).ok_or(Refusal::ModuleLength)?;
         self.modules.push(range).map_err(|_| Refusal::TooMany)
     }
 
@@ -456,6 +495,52 @@ mod tests {
         let mut memory = pvh();
         memory.words(BASE + 12, &[u32::MAX]);
         assert_eq!(BootInfo::read(&memory, 0, BASE as u32), Err(Refusal::TooMany));
+    }
+
+    #[test]
+    fn one_module_that_can_be_read_is_taken() {
+        let mut information = BootInfo::read(&pvh(), 0, BASE as u32).unwrap();
+        let image = range(0x10_0000, 0x4_0000);
+        let mut module = |map: &[(u64, u64, bool)], modules: &[HostRange]| {
+            let region = |(start, length, usable): &(u64, u64, bool)| Region {
+                range: range(*start, *length),
+                usable: *usable,
+            };
+            information.map = map.iter().map(region).collect();
+            information.modules = Vec::from_slice(modules).unwrap();
+            information.module(Some(image))
+        };
+        let one = range(0x20_0000, 0x1234);
+        let all = [(0x10_0000, 0x2_0000_0000, true)];
+        assert_eq!(module(&all, &[one]), Ok(one));
+        assert_eq!(module(&all, &[]), Err(Refusal::NoModule));
+        assert_eq!(module(&all, &[one, one]), Err(Refusal::Modules(2)));
+        // In the image, across the end of the window, behind it.
+        for (start, length) in
+            [(0xf_f000, 0x2000), (0x13_fff0, 0x20), (0xffff_f000, 0x2000), (0x1_0000_0000, 1)]
+        {
+            assert_eq!(module(&all, &[range(start, length)]), Err(Refusal::ModulePlace), "{start:x}");
+        }
+        let last = range(0xffff_f000, 0x1000);
+        assert_eq!(module(&all, &[last]), Ok(last));
+        // The map may cut memory anywhere, in any order; a hole is none.
+        let cut = [(0x20_1000, 0x1000, true), (0x20_0000, 0x1000, true)];
+        assert_eq!(module(&cut, &[one]), Ok(one));
+        for hole in [[(0x20_1000, 0x1000, false), cut[1]], [(0x20_1001, 0x1000, true), cut[1]], [cut[0]; 2]] {
+            assert_eq!(module(&hole, &[one]), Err(Refusal::ModulePlace));
+        }
+    }
+
+    #[test]
+    fn a_module_without_bytes_is_refused() {
+        for (start, end) in [(0x20_0000, 0x20_0000), (0x20_0000, 0x1f_ffff)] {
+            let mut memory = multiboot1();
+            memory.words(0x1300, &[start, end]);
+            assert_eq!(BootInfo::read(&memory, MULTIBOOT1, BASE as u32), Err(Refusal::ModuleLength));
+        }
+        let mut memory = pvh();
+        memory.words(0x1300, &[u32::MAX, u32::MAX, 2, 0]);
+        assert_eq!(BootInfo::read(&memory, 0, BASE as u32), Err(Refusal::ModuleLength));
     }
 
     #[test]

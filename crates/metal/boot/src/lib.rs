@@ -4,10 +4,11 @@
 //!
 //! 1. `entry` (assembly): one entry for PVH, multiboot 1 and multiboot 2, in 32-bit protected mode. It maps the first 4 GiB twice,
 //!    at 0 and at the boot window, and goes to long mode.
-//! 2. `start`, on the boot stack: what the loader said ([`information`]), what firmware says ([`firmware`]), what memory is
-//!    free, the hypervisor's own tables, its own stack.
-//! 3. `ringfence_main(boot: Boot) -> !`, which the image defines: judges the boot module, starts the processors
-//!    ([`Boot::start_processors`]), builds spaces ([`Boot::space`]) and lets the processors go ([`Boot::enter`]).
+//! 2. `start`, on the boot stack: what the loader said ([`information`]), what firmware says ([`firmware`]), whether the image
+//!    ([`Product`]) fits the processor; then, and only then, the machine is touched: what memory is free, the hypervisor's own tables,
+//!    its own stack.
+//! 3. [`Product::run`], which is the image's: judges the boot module, starts the processors ([`Boot::start_processors`]), builds
+//!    spaces ([`Boot::space`]) and lets the processors go ([`Boot::enter`]).
 #![cfg_attr(not(test), no_std)]
 // On a host nobody boots: what only the entry assembly names looks unused there.
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
@@ -29,8 +30,8 @@ mod entry {
     pub(crate) fn borders() -> memory::ImageBorders {
         memory::ImageBorders { text: (0, 0), constants: (0, 0), data: (0, 0), sealed: (0, 0), zeroed: (0, 0) }
     }
-    pub(crate) fn main(_: crate::Boot) -> ! {
-        cpu::halt()
+    pub(crate) fn product() -> crate::Product {
+        crate::Product { missing: |_| None, run: |_| cpu::halt() }
     }
 }
 pub mod firmware;
@@ -43,4 +44,4 @@ pub use cpu::serial::line as say;
 pub use firmware::Firmware;
 pub use information::{BootInfo, Protocol};
 pub use machine::Machine;
-pub use start::{Boot, SpacePlan};
+pub use start::{Boot, Product, SpacePlan, refuse};

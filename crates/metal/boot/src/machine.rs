@@ -104,7 +104,7 @@ impl Host for Machine {
     #[inline]
     fn arm(&self, deadline: Option<HostTime>) {
         let wanted = deadline.map_or(NO_DEADLINE, |deadline| deadline.0.min(NO_DEADLINE - 1));
-        // SAFETY: Processors call this after `Boot::enter` or in `ringfence_main`: each runs on its own stack.
+        // SAFETY: Processors call this after `Boot::enter` or in the image's [`crate::Product::run`]: each runs on its own stack.
         let local = unsafe { block::local() };
         // The handler notes that the timer fired, so that an unchanged deadline is one that is still to come, or whose interrupt is
         // waiting already.
@@ -135,6 +135,10 @@ impl Host for Machine {
     fn wait(&self) {
         // SAFETY: As in `service`.
         unsafe { cpu::wait_for_interrupt() };
+    }
+
+    fn machine_check(&self) {
+        cpu::fault::machine_check();
     }
 
     fn console_write(&self, bytes: &[u8]) {

@@ -1,15 +1,16 @@
-//! From the first Rust instruction to the image's `ringfence_main`, and what that is given.
+//! From the first Rust instruction to the image's [`Product::run`], and what that is given.
 
 use crate::information::Physical;
 use crate::machine::MACHINE;
 use crate::{BootInfo, Firmware, Machine, entry, processors, say};
 use address::{HostPhysical, HostRange, PAGE_4K};
 use contracts::CpuIndex;
+use core::fmt::Arguments;
 use core::mem::MaybeUninit;
 use cpu::clock::Reference;
 use cpu::{Features, apic, block, clock, interrupt, io_apic, serial};
 use heapless::Vec;
-use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest};
+use memory::{Frames, HostTables, Space, SpaceError, SpaceRequest, TablesError};
 
 /// Physical memory through the boot window.
 struct Window;
@@ -43,6 +44,15 @@ pub struct SpacePlan<'plan> {
     pub payloads: &'plan [(u64, u64)],
 }
 
+/// What an image is, as far as the boot code has to know: it defines `ringfence_product`, which answers with this.
+#[derive(Copy, Clone, Debug)]
+pub struct Product {
+    /// What keeps it from being used on a processor with these features, as a sentence. Asked before anything of the machine is changed.
+    pub missing: fn(&Features) -> Option<&'static str>,
+    /// From a booted machine to compartments that run.
+    pub run: fn(Boot) -> !,
+}
+
 /// The machine as it has booted: what is known of it, and what can be made of it.
 #[derive(Debug)]
 pub struct Boot {
@@ -57,7 +67,7 @@ pub struct Boot {
     frames: Frames,
     tables: HostTables,
     /// Where the boot module lies, as it was when the frames were made: what is public above may be changed.
-    module: Option<HostRange>,
+    module: HostRange,
     /// The first processor's features, likewise.
     probed: Features,
     /// Compartments whose spaces were made, one bit each.
@@ -70,12 +80,11 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// The boot module, if there is one: the first that the loader gave.
-    pub fn module(&self) -> Option<&[u8]> {
-        let range = self.module?;
+    /// The boot module.
+    pub fn module(&self) -> &[u8] {
         // SAFETY: The window is mapped until `enter` takes `self`; the module's pages are not among the frames, so that nobody writes
-        // them.
-        unsafe { memory::boot_slice(range) }
+        // them. One beyond the window's reach was refused.
+        unsafe { memory::boot_slice(self.module) }.unwrap_or_default()
     }
 
     /// The free memory: how much, and a [`memory::Trial`] for what shall be made of it.
@@ -93,16 +102,15 @@ impl Boot {
         self.entry_ticks
     }
 
-    fn request<'plan>(&self, plan: &SpacePlan<'plan>) -> Result<SpaceRequest<'plan>, SpaceError> {
-        let module = self.module.ok_or(SpaceError::Request)?;
-        Ok(SpaceRequest {
+    const fn request<'plan>(&self, plan: &SpacePlan<'plan>) -> SpaceRequest<'plan> {
+        SpaceRequest {
             index: plan.index,
             low: plan.low,
             high: plan.high,
             private_pages: plan.private_pages,
-            module,
+            module: self.module,
             payloads: plan.payloads,
-        })
+        }
     }
 
     /// Whether [`Boot::space`] would find room for all of `plans`, in this order. Nothing changes. The index of the first that does
@@ -111,9 +119,7 @@ impl Boot {
     pub fn fits<'plan>(&self, plans: impl Iterator<Item = SpacePlan<'plan>>) -> Result<(), (u8, SpaceError)> {
         let mut trial = self.frames.trial();
         for plan in plans {
-            let fault = |error| (plan.index, error);
-            let request = self.request(&plan).map_err(fault)?;
-            Space::fits(&mut trial, &request).map_err(fault)?;
+            Space::fits(&mut trial, &self.request(&plan)).map_err(|error| (plan.index, error))?;
         }
         Ok(())
     }
@@ -121,7 +127,7 @@ impl Boot {
     /// Carves RAM and a private area and makes the space of a compartment, once for each index.
     #[inline(never)]
     pub fn space(&mut self, plan: &SpacePlan<'_>) -> Result<Space, SpaceError> {
-        let request = self.request(plan)?;
+        let request = self.request(plan);
         let word = self.spaces.get_mut(usize::from(plan.index / 64)).ok_or(SpaceError::Request)?;
         let bit = 1 << (plan.index % 64);
         if *word & bit != 0 {
@@ -231,14 +237,35 @@ fn low_page(information: &BootInfo, length: usize) -> Option<u64> {
     (0x8..0xa0).chain(0x1..0x8).map(|page| page * PAGE_4K).find(|page| fits(*page))
 }
 
+/// Says why this machine or what it was given is refused, and turns it off.
+pub fn refuse(reason: Arguments<'_>) -> ! {
+    say(format_args!("refused: {reason}"));
+    contracts::Host::power_off(&MACHINE)
+}
+
+/// The hypervisor itself has no room.
+#[cold]
+fn no_tables(error: TablesError, frames: &Frames) -> ! {
+    match error {
+        TablesError::NoMemory => refuse(format_args!(
+            "the hypervisor itself needs {} KiB beside image and boot module, {} KiB are left",
+            HostTables::LEAST >> 10,
+            frames.free() >> 10
+        )),
+        TablesError::Layout => cpu::fatal(format_args!("the image or its devices lie where they cannot")),
+    }
+}
+
 /// What is handed from the boot stack to the processor's own.
 struct Handover {
     info: BootInfo,
+    module: HostRange,
     features: Features,
     firmware: Firmware,
     frames: Frames,
     tables: HostTables,
     entry_ticks: u64,
+    run: fn(Boot) -> !,
 }
 
 /// The first Rust code: on the boot stack, with the boot tables, interrupts masked.
@@ -248,19 +275,30 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let features = Features::probe();
     // SAFETY: One processor runs, on the boot tables, where everything is writable; interrupts are masked.
     unsafe { interrupt::prepare(false, features.x2apic) };
-    interrupt::mask_legacy_controllers();
     let info = match BootInfo::read(&Window, eax, ebx) {
         Ok(info) => info,
-        Err(refusal) => cpu::fatal(format_args!("cannot boot: {refusal}")),
+        Err(refusal) => refuse(format_args!("{refusal}")),
     };
     let firmware = Firmware::read(&Window, &info.root);
+    cpu::fault::set_end(|| contracts::Host::power_off(&MACHINE));
+    MACHINE.set_power(firmware.power);
+    let product = entry::product();
+    // Up to here the machine was only looked at, but for its serial port.
+    if let Some(missing) = (product.missing)(&features) {
+        refuse(format_args!("{missing} (processor signature {:#x})", features.signature));
+    }
     let borders = entry::borders();
+    let image =
+        HostRange::new(HostPhysical::new(borders.text.0), borders.zeroed.1.saturating_sub(borders.text.0));
+    let module = match info.module(image) {
+        Ok(module) => module,
+        Err(refusal) => refuse(format_args!("{refusal}")),
+    };
+    interrupt::mask_legacy_controllers();
     cpu::fault::set_code(borders.text);
     let mut excluded: Vec<HostRange, { crate::information::MODULES + 1 }> = Vec::new();
     // There is room for all.
     let _ = excluded.extend_from_slice(&info.modules);
-    let image =
-        HostRange::new(HostPhysical::new(borders.text.0), borders.zeroed.1.saturating_sub(borders.text.0));
     if let Some(image) = image {
         let _ = excluded.push(image);
     }
@@ -286,11 +324,11 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let tables = unsafe { HostTables::build(&mut frames, &borders, &features, &devices, window) };
     let mut tables = match tables {
         Ok(tables) => tables,
-        Err(error) => cpu::fatal(format_args!("the hypervisor's own tables cannot be made: {error:?}")),
+        Err(error) => no_tables(error, &frames),
     };
     // SAFETY: Once for processor 0; the window is mapped.
     if let Err(error) = unsafe { tables.map_block(&mut frames, CpuIndex(0)) } {
-        cpu::fatal(format_args!("no memory for the first stack: {error:?}"));
+        no_tables(error, &frames);
     }
     // SAFETY: NX comes on before tables with that bit are loaded. The new tables map code, this stack and all data as before. The
     // interrupt descriptor table is complete before it becomes read-only. The handover stays on the boot stack, which nobody uses
@@ -300,8 +338,16 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
         interrupt::prepare(true, features.x2apic);
         tables.enter_boot();
         block::load(CpuIndex(0));
-        let mut handover =
-            MaybeUninit::new(Handover { info, features, firmware, frames, tables, entry_ticks });
+        let mut handover = MaybeUninit::new(Handover {
+            info,
+            module,
+            features,
+            firmware,
+            frames,
+            tables,
+            entry_ticks,
+            run: product.run,
+        });
         block::switch_stack(CpuIndex(0), handover.as_mut_ptr().cast(), settle)
     }
 }
@@ -309,10 +355,8 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
 /// On the processor's own stack, with the hypervisor's own tables.
 extern "C" fn settle(handover: *mut u8) -> ! {
     // SAFETY: `start` left it there and gave it up.
-    let Handover { info, features, firmware, frames, tables, entry_ticks } =
+    let Handover { info, module, features, firmware, frames, tables, entry_ticks, run } =
         unsafe { handover.cast::<Handover>().read() };
-    cpu::fault::set_end(|| contracts::Host::power_off(&MACHINE));
-    MACHINE.set_power(firmware.power);
     MACHINE.set_identifier(CpuIndex(0), features.apic_id);
     // SAFETY: The page is mapped where x2APIC is not used; the interrupt descriptor table is loaded; interrupts are masked.
     unsafe { apic::prepare(&features) };
@@ -347,8 +391,7 @@ extern "C" fn settle(handover: *mut u8) -> ! {
         if info.loader.is_empty() { "a loader without name" } else { &info.loader },
         clock::rate(),
     ));
-    let module = info.modules.first().copied();
-    entry::main(Boot {
+    run(Boot {
         info,
         features,
         firmware,

@@ -54,6 +54,14 @@ pub fn bug() -> ! {
     unsafe { core::arch::asm!("ud2", options(noreturn, nomem, nostack)) }
 }
 
+/// Reports a machine check that came while a guest ran, and stops everything.
+#[cold]
+pub fn machine_check() -> ! {
+    // SAFETY: The vector's handler takes what the processor pushes for INT as what it pushes for the exception; it ends in a report, so that
+    // nothing comes after it.
+    unsafe { core::arch::asm!("int 18", "int3", options(noreturn)) }
+}
+
 /// Whether the invalid opcode at `rip` is [`bug`]'s.
 fn is_bug(rip: u64) -> bool {
     // SAFETY: The processor has just fetched that instruction, and what may be executed may be read.

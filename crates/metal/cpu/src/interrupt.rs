@@ -18,12 +18,14 @@ pub const KICK: u8 = 0xe8;
 /// Vector of the local APIC's spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
+/// Spurious interrupts.
+static SPURIOUS_COUNT: AtomicU64 = AtomicU64::new(0);
 /// Interrupts on vectors that nobody uses.
 static UNEXPECTED: AtomicU64 = AtomicU64::new(0);
 
-/// How many interrupts came on vectors that nobody uses.
-pub fn unexpected() -> u64 {
-    UNEXPECTED.load(Ordering::Relaxed)
+/// How many spurious interrupts came, and how many on vectors that nobody uses.
+pub fn strays() -> [u64; 2] {
+    [&SPURIOUS_COUNT, &UNEXPECTED].map(|count| count.load(Ordering::Relaxed))
 }
 
 type Gate = [u64; 2];
@@ -200,13 +202,6 @@ mod stubs {
         )
     }
 
-    /// Spurious interrupts, of the local APIC and of the masked 8259As: not to be acknowledged (SDM Vol. 3A §11.9; 8259A data
-    /// sheet, "default IR7").
-    #[unsafe(naked)]
-    pub extern "C" fn ignore() {
-        naked_asm!("iretq")
-    }
-
     macro_rules! rust_handler {
         ($(#[$documentation:meta])* $name:ident => $function:path) => {
             $(#[$documentation])*
@@ -251,8 +246,8 @@ mod stubs {
         serial => super::on_serial
     );
     rust_handler!(
-        /// A vector that nobody uses.
-        unexpected => super::on_unexpected
+        /// A vector that nobody uses, or one of spurious interrupts.
+        stray => super::on_stray
     );
 }
 
@@ -261,21 +256,21 @@ extern "C" fn on_serial() {
     crate::apic::end_of_interrupt();
 }
 
-extern "C" fn on_unexpected() {
+extern "C" fn on_stray() {
+    // Handlers acknowledge before they return, so that whatever is in service is what came. Without it the interrupt is spurious, and
+    // must not be acknowledged (SDM Vol. 3A §11.9; 8259A data sheet, "default IR7"). The vectors of spurious interrupts are no proof: a
+    // device that sends one is in service, and nothing below it would ever come again.
+    let Some(vector) = crate::apic::in_service() else {
+        SPURIOUS_COUNT.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     // Named once, counted always: a device that storms must not drown the console.
     if UNEXPECTED.fetch_add(1, Ordering::Relaxed) == 0 {
-        match crate::apic::in_service() {
-            Some(vector) => {
-                crate::serial::line(format_args!(
-                    "unexpected interrupt, vector {vector:#x}; others are only counted"
-                ));
-            }
-            None => crate::serial::line(format_args!("unexpected interrupt that no controller admits to")),
-        }
+        crate::serial::line(format_args!(
+            "unexpected interrupt, vector {vector:#x}; others are only counted"
+        ));
     }
-    if crate::apic::in_service().is_some() {
-        crate::apic::end_of_interrupt();
-    }
+    crate::apic::end_of_interrupt();
 }
 
 /// Fills the table and loads it on this processor. `stacks` tells whether the interrupt stacks are there
@@ -299,9 +294,7 @@ pub unsafe fn prepare(stacks: bool, x2apic: bool) {
             TIMER => gate(timer as *const () as u64, 0),
             KICK => gate(kick as *const () as u64, 0),
             SERIAL => gate(stubs::serial as *const () as u64, 0),
-            SPURIOUS => gate(stubs::ignore as *const () as u64, 0),
-            _ if (LEGACY..LEGACY + 16).contains(&vector) => gate(stubs::ignore as *const () as u64, 0),
-            _ => gate(stubs::unexpected as *const () as u64, 0),
+            _ => gate(stubs::stray as *const () as u64, 0),
         };
         // SAFETY: The caller's promise: writable, and nobody else looks. The index is below 256.
         unsafe { (*TABLE.0.get())[usize::from(vector)] = entry };

@@ -143,6 +143,9 @@ const CODE: Attributes = Attributes { execute: true, ..CONSTANTS };
 const DEVICE: Attributes = Attributes { uncached: true, ..DATA };
 
 impl HostTables {
+    /// Bytes that one processor's hypervisor needs at most, beside the image: its block, and tables of 16 pages.
+    pub const LEAST: u64 = block::MAPPED as u64 + 16 * PAGE_4K;
+
     /// Makes the neutral tables and those of boot. `devices` are pages of registers: linear and physical address.
     /// `window` is the physical address of the table of pointers whose entries the boot window uses.
     ///

@@ -37,8 +37,13 @@ pub enum SpaceError {
         /// Bytes that are free.
         free: u64,
     },
-    /// Not enough free memory below 4 GiB for its tables and its private area.
-    NoFrames,
+    /// Not enough free memory below 4 GiB, in one piece, for its tables and its private area.
+    NoFrames {
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that are free anywhere.
+        free: u64,
+    },
     /// The request breaks a rule that its fields state.
     Request,
     /// More payloads than [`MOST_PAYLOADS`].
@@ -48,7 +53,7 @@ pub enum SpaceError {
 impl From<MapError> for SpaceError {
     fn from(error: MapError) -> Self {
         match error {
-            MapError::NoFrames => Self::NoFrames,
+            MapError::NoFrames => Self::NoFrames { needed: PAGE_4K, free: 0 },
             MapError::Occupied | MapError::Unaligned => Self::Request,
         }
     }
@@ -60,7 +65,12 @@ impl core::fmt::Display for SpaceError {
             Self::NoMemory { needed, free } => {
                 write!(formatter, "{} MiB of memory are needed, {} MiB are free", needed >> 20, free >> 20)
             }
-            Self::NoFrames => write!(formatter, "no memory is left below 4 GiB for tables and private state"),
+            Self::NoFrames { needed, free } => write!(
+                formatter,
+                "{} KiB below 4 GiB are needed for tables and private state, {} KiB are free",
+                needed >> 10,
+                free >> 10
+            ),
             Self::Request => write!(formatter, "its memory layout is impossible"),
             Self::Payloads => write!(formatter, "it has more than {MOST_PAYLOADS} payloads"),
         }
@@ -246,7 +256,9 @@ impl Space {
         if !trial.carve_extents(needed) {
             return Err(SpaceError::NoMemory { needed, free });
         }
-        if trial.carve(Self::overhead_of(request), PAGE_4K) { Ok(()) } else { Err(SpaceError::NoFrames) }
+        let needed = Self::overhead_of(request);
+        let free = trial.free();
+        if trial.carve(needed, PAGE_4K) { Ok(()) } else { Err(SpaceError::NoFrames { needed, free }) }
     }
 
     /// Carves RAM and private area and makes the tables. What was carved before an error is lost: try [`Space::fits`] first.
@@ -264,11 +276,13 @@ impl Space {
         let ranges = frames.carve_extents(needed).ok_or(SpaceError::NoMemory { needed, free })?;
         let extents = lay_out(request.index, request.low, &ranges).ok_or(SpaceError::Request)?;
         let private_bytes = request.private_pages as u64 * PAGE_4K;
-        let private = frames.carve(private_bytes, PAGE_4K).ok_or(SpaceError::NoFrames)?;
+        let private = frames
+            .carve(private_bytes, PAGE_4K)
+            .ok_or(SpaceError::NoFrames { needed: private_bytes, free: frames.free() })?;
 
         // SAFETY: The caller's promise.
         let mut memory = unsafe { BootTables::new(frames) };
-        let root = memory.table().ok_or(SpaceError::NoFrames)?;
+        let root = memory.table().ok_or(MapError::NoFrames)?;
         memory.write(root, 0, shared_entry());
         let base = window(request.index);
         let abilities = abilities();
@@ -318,8 +332,14 @@ impl Space {
         &self.ram
     }
 
-    pub(crate) const fn root(&self) -> u64 {
-        self.root.get()
+    /// The frames of the private area.
+    pub fn private(&self) -> Option<HostRange> {
+        HostRange::new(self.area.physical, self.area.pages as u64 * PAGE_4K)
+    }
+
+    /// The frame of its highest table.
+    pub const fn root(&self) -> HostPhysical {
+        self.root
     }
 
     /// Zeroes the private area and hands both parts out.
@@ -424,5 +444,15 @@ mod tests {
             Space::fits(&mut trial, &large),
             Err(SpaceError::NoMemory { needed: 0x80_0000, .. })
         ));
+        // Room for the RAM, and for nothing beside it.
+        let region = crate::Region { range: range(0x20_0000, PAGE_2M + PAGE_4K), usable: true };
+        // SAFETY: As above.
+        let frames = unsafe { Frames::new([region].into_iter(), &[]) };
+        let needed = Space::overhead_of(&request(&[(0, 1)]));
+        assert!(needed > 4 * PAGE_4K);
+        assert_eq!(
+            Space::fits(&mut frames.trial(), &request(&[(0, 1)])),
+            Err(SpaceError::NoFrames { needed, free: PAGE_4K })
+        );
     }
 }

@@ -66,7 +66,7 @@ impl<T: Send + Sync, const COMPARTMENTS: usize> PrivateVault<T, COMPARTMENTS> {
         if !maps_nobody(outside) {
             cpu::fatal(format_args!("a compartment was made while another one was served"));
         }
-        let tables = space.root();
+        let tables = space.root().get();
         // SAFETY: `Space::build` shared slot 0 with it, where code, data and stack are. What lies outside slot 0 is not used until
         // the old tables are back: `make` can reach a space only through what it is lent.
         unsafe { set_page_tables(tables) };

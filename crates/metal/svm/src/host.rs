@@ -36,18 +36,19 @@ pub fn missing(features: &Features) -> Option<&'static str> {
 }
 
 /// Carves the pages of `cpus` processors and fills the permission maps. Called once, by the bootstrap processor.
-pub fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+pub fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
     if BASE.load(Ordering::Relaxed) != 0 {
-        return true;
+        return Ok(());
     }
     let cpus = cpus.min(ENABLED.len());
-    let Some(range) = frames.carve(cpus as u64 * PAGES * PAGE_4K, PAGE_4K) else { return false };
+    let needed = cpus as u64 * PAGES * PAGE_4K;
+    let range = frames.carve(needed, PAGE_4K).ok_or(needed)?;
     // SAFETY: the base is still 0, so this is the first call, on the bootstrap processor, before another processor or a guest
     // runs.
     unsafe { permissions::fill() };
     COUNT.store(cpus, Ordering::Relaxed);
     BASE.store(range.start().get(), Ordering::Release);
-    true
+    Ok(())
 }
 
 /// The pages of a processor: saves and registers.

@@ -11,7 +11,7 @@ mod permissions;
 mod vcpu;
 
 use address::{HostPhysical, PAGE_4K};
-use backend::BackEnd;
+use backend::{BackEnd, NoWatch, Watch};
 use contracts::{CpuIndex, DecodedInstruction, NextInstruction};
 use core::marker::PhantomData;
 use cpu::{Features, VectorState};
@@ -19,17 +19,17 @@ use memory::{Frames, PrivateArea};
 pub use vcpu::SvmVcpu;
 
 /// The back end. `N` says whether the processor saves the address of the next instruction (hardware part `nrip-save`), `D` whether it
-/// says what an instruction was (hardware part `decode-assists`).
-pub struct Svm<N, D>(PhantomData<(N, D)>);
+/// says what an instruction was (hardware part `decode-assists`), `W` who looks at what is mapped (part `isolation-check`).
+pub struct Svm<N, D, W = NoWatch>(PhantomData<(N, D, W)>);
 
-impl<N: NextInstruction + Send, D: DecodedInstruction + Send> BackEnd for Svm<N, D> {
-    type Vcpu = SvmVcpu<N, D>;
+impl<N: NextInstruction + Send, D: DecodedInstruction + Send, W: Watch + Send> BackEnd for Svm<N, D, W> {
+    type Vcpu = SvmVcpu<N, D, W>;
 
     fn missing(features: &Features) -> Option<&'static str> {
         host::missing(features).or_else(|| missing_for_parts::<N, D>(features))
     }
 
-    fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+    fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
         host::prepare(frames, cpus)
     }
 
@@ -46,7 +46,7 @@ impl<N: NextInstruction + Send, D: DecodedInstruction + Send> BackEnd for Svm<N,
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<SvmVcpu<N, D>> {
+    ) -> Option<SvmVcpu<N, D, W>> {
         let frames = vcpu::Frames {
             control_block: area.page()?,
             vector: area.pages(vector_pages(features))?,

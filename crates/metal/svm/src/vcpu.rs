@@ -4,6 +4,7 @@ use crate::control_block::{ControlBlock, Intercepts3, Intercepts4, event, flush,
 use crate::host;
 use crate::{exit, permissions};
 use address::HostPhysical;
+use backend::{NoWatch, Watch};
 use contracts::{
     Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu,
 };
@@ -59,12 +60,23 @@ const EXCEPTIONS: u32 = 1 << Exception::MachineCheck.vector()
     | 1 << Exception::Debug.vector()
     | 1 << Exception::AlignmentCheck.vector();
 
+/// Sets the intercepts that are always on. README.md lists them with their reasons.
+fn intercept(block: &mut ControlBlock) {
+    // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
+    // invalid VMCB, so the monitor checks them, and a guest does not see the MCE that it runs with; CR8 belongs to the local APIC.
+    block.control_reads = 1 << 4 | 1 << 8;
+    block.control_writes = 1 << 4 | 1 << 8;
+    block.exceptions = EXCEPTIONS;
+    block.intercepts_3 = ALWAYS_3.bits();
+    block.intercepts_4 = ALWAYS_4.bits();
+}
+
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
 
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
-/// instruction was.
-pub struct SvmVcpu<N, D> {
+/// instruction was, `W` who looks at what is mapped.
+pub struct SvmVcpu<N, D, W = NoWatch> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -79,6 +91,8 @@ pub struct SvmVcpu<N, D> {
     speculation: u32,
     /// Whether this processor's TSC_AUX exists.
     has_ticks_aux: bool,
+    /// CR4.MCE, where there is one, and the guest's own: see [`Vcpu::set_cr4`].
+    machine_check: [u64; 2],
     flush: u32,
     address_space_shared: bool,
     /// An NMI was delivered and its handler has not returned.
@@ -91,14 +105,14 @@ pub struct SvmVcpu<N, D> {
     late: bool,
     /// Where the guest has to take the interrupt that is pending.
     injected_at: u64,
-    parts: PhantomData<(N, D)>,
+    parts: PhantomData<(N, D, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N, D> Send for SvmVcpu<N, D> {}
+unsafe impl<N, D, W> Send for SvmVcpu<N, D, W> {}
 
-impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
+impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -114,6 +128,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
             ticks_aux: 0,
             speculation: 0,
             has_ticks_aux: features.rdtscp,
+            machine_check: [if features.machine_check { Cr4::MACHINE_CHECK.bits() } else { 0 }, 0],
             flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
             address_space_shared: number >= usable,
             in_non_maskable: false,
@@ -125,13 +140,7 @@ impl<N: NextInstruction, D: DecodedInstruction> SvmVcpu<N, D> {
         };
         let (ports, msrs) = permissions::addresses();
         let block = vcpu.block_mut();
-        // Every access to CR4 and CR8, writes of CR0 by CR0_SELECTIVE. Emulators let reserved CR4 bits through into an
-        // invalid VMCB, so the monitor checks them; CR8 belongs to the local APIC.
-        block.control_reads = 1 << 8;
-        block.control_writes = 1 << 4 | 1 << 8;
-        block.exceptions = EXCEPTIONS;
-        block.intercepts_3 = ALWAYS_3.bits();
-        block.intercepts_4 = ALWAYS_4.bits();
+        intercept(block);
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -321,7 +330,7 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
+impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D, W> {
     const DECODED: bool = D::GIVEN;
 
     fn start(&mut self, state: &StartState) {
@@ -362,7 +371,6 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.cr0 = state.cr0.bits();
         block.cr2 = 0;
         block.cr3 = state.cr3;
-        block.cr4 = state.cr4.bits();
         block.dr6 = DR6_AT_RESET;
         block.dr7 = DR7_AT_RESET;
         block.rflags = (state.flags | Rflags::ALWAYS_ONE).bits();
@@ -380,10 +388,11 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         block.page_attributes = PAGE_ATTRIBUTES_AT_RESET;
         block.debug_control = 0;
         self.set_efer(state.efer);
-        self.flush_translations();
+        self.set_cr4(state.cr4);
     }
 
     fn attach(&mut self, how: Attachment) {
+        W::attached(HostPhysical::new(self.block().nested_root));
         if how.stranger {
             cpu::speculation::indirect_branch_barrier();
             cpu::speculation::fill_return_stack();
@@ -430,6 +439,7 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
         // SAFETY: the host's page is only set for a processor on which SVM is enabled, by `attach`, and taken back by `detach`;
         // the VMCB is this virtual processor's own, and its RAM, tables and permission maps were set by `new`.
         unsafe { world_switch(self.block_physical.get(), &raw mut self.general) };
+        W::exited(HostPhysical::new(self.block().nested_root));
         let block = self.block_mut();
         block.flush = flush::NOTHING;
         block.event_injection = 0;
@@ -549,11 +559,17 @@ impl<N: NextInstruction, D: DecodedInstruction> Vcpu for SvmVcpu<N, D> {
 
     #[inline(always)]
     fn cr4(&self) -> Cr4 {
-        Cr4::from_bits_retain(self.block().cr4)
+        let [forced, own] = self.machine_check;
+        Cr4::from_bits_retain(self.block().cr4 & !forced | own)
     }
 
+    /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (APM Vol. 2 chapter 9,
+    /// "Handling Machine Check Exceptions"): guests run with it on.
     fn set_cr4(&mut self, value: Cr4) {
-        self.block_mut().cr4 = value.bits();
+        let [forced, own] = &mut self.machine_check;
+        *own = value.bits() & *forced;
+        let held = value.bits() | *forced;
+        self.block_mut().cr4 = held;
         // Any write of CR4 that touches paging flushes everything, global pages too (APM Vol. 2 §5.5.2).
         self.flush_translations();
     }
@@ -792,6 +808,7 @@ mod tests {
             long_mode_enable: 0,
             ticks_aux: 0,
             has_ticks_aux: false,
+            machine_check: [Cr4::MACHINE_CHECK.bits(), 0],
             flush: flush::ALL,
             address_space_shared: false,
             speculation: 0,
@@ -811,6 +828,40 @@ mod tests {
     }
 
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
+
+    #[test]
+    fn machine_checks_reach_the_host_whatever_the_guest_sets() {
+        const MCE: u64 = Cr4::MACHINE_CHECK.bits();
+        let mut block = block();
+        let mut vcpu = vcpu(&mut block);
+        for value in
+            [Cr4::empty(), Cr4::PHYSICAL_ADDRESS, Cr4::MACHINE_CHECK, Cr4::PAGE_SIZE | Cr4::MACHINE_CHECK]
+        {
+            vcpu.set_cr4(value);
+            assert_eq!((vcpu.cr4(), vcpu.block().cr4), (value, value.bits() | MCE));
+        }
+    }
+
+    /// What README.md lists: no more, since each costs exits, and no less. That each is needed is for the tests to show that it names.
+    #[test]
+    fn every_intercept_has_its_reason() {
+        let mut block = ControlBlock::zeroed();
+        intercept(&mut block);
+        let readme = include_str!("../README.md");
+        let rows = readme
+            .lines()
+            .filter_map(|line| line.strip_prefix("| word ")?.split_once(' ')?.1.strip_prefix("bit "));
+        let mut words = [0u32; 5];
+        for (line, row) in readme.lines().filter(|line| line.starts_with("| word ")).zip(rows) {
+            let word: usize = line["| word ".len()..].split(' ').next().unwrap().parse().unwrap();
+            let bit: u32 = row.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(words[word] >> bit & 1, 0, "twice: {line}");
+            words[word] |= 1 << bit;
+        }
+        let controls = u32::from(block.control_writes) << 16 | u32::from(block.control_reads);
+        assert_eq!(words, [controls, 0, block.exceptions, block.intercepts_3, block.intercepts_4]);
+        assert_eq!(block.intercepts_5, 0);
+    }
 
     #[test]
     fn an_interrupt_goes_in_as_a_virtual_one_and_only_one_at_a_time() {

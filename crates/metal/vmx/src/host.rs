@@ -49,15 +49,14 @@ pub fn revision(capabilities: &Capabilities) -> u32 {
 }
 
 /// Carves the pages of `cpus` processors, and fills the MSR bitmap. Called once, by the bootstrap processor, while the boot window is mapped.
-pub fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+pub fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
     if BASE.load(Ordering::Relaxed) != 0 {
-        return true;
+        return Ok(());
     }
     let cpus = cpus.min(ENABLED.len());
-    let Some(range) = frames.carve(cpus as u64 * PAGE_4K, PAGE_4K) else { return false };
-    if range.end().get() > BOOT_REACH {
-        return false;
-    }
+    let needed = cpus as u64 * PAGE_4K;
+    let range =
+        frames.carve(needed, PAGE_4K).filter(|range| range.end().get() <= BOOT_REACH).ok_or(needed)?;
     let revision = revision(&Capabilities::of(&Features::probe()));
     for cpu in 0..cpus {
         let page = BOOT_WINDOW + range.start().get() as usize + cpu * PAGE_4K as usize;
@@ -70,7 +69,7 @@ pub fn prepare(frames: &mut Frames, cpus: usize) -> bool {
     unsafe { permissions::fill() };
     COUNT.store(cpus, Ordering::Relaxed);
     BASE.store(range.start().get(), Ordering::Release);
-    true
+    Ok(())
 }
 
 /// The page of a processor.

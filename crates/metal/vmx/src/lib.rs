@@ -17,7 +17,7 @@ mod structure;
 mod vcpu;
 
 use address::{GuestPhysical, HostPhysical, PAGE_4K};
-use backend::BackEnd;
+use backend::{BackEnd, NoWatch, Watch};
 use contracts::{CpuIndex, DeadlineTimer, TranslationTags, UnpagedModes};
 use controls::Controls;
 use core::marker::PhantomData;
@@ -27,16 +27,17 @@ use memory::{Frames, OwnedFrames, PrivateArea};
 pub use vcpu::VmxVcpu;
 
 /// The back end. `U` says who runs guests without paging (hardware part `unrestricted-guest`), `T` whether translations are tagged (`vpid`),
-/// `D` whether the world switch has a timer (`preemption-timer`).
-pub struct Vmx<U, T, D>(PhantomData<(U, T, D)>);
+/// `D` whether the world switch has a timer (`preemption-timer`), `W` who looks at what is mapped (`isolation-check`).
+pub struct Vmx<U, T, D, W = NoWatch>(PhantomData<(U, T, D, W)>);
 
-impl<U, T, D> BackEnd for Vmx<U, T, D>
+impl<U, T, D, W> BackEnd for Vmx<U, T, D, W>
 where
     U: UnpagedModes + Send,
     T: TranslationTags + Send,
     D: DeadlineTimer + Send,
+    W: Watch + Send,
 {
-    type Vcpu = VmxVcpu<U, T, D>;
+    type Vcpu = VmxVcpu<U, T, D, W>;
 
     fn missing(features: &Features) -> Option<&'static str> {
         let capabilities = Capabilities::of(features);
@@ -44,7 +45,7 @@ where
             .or_else(|| Controls::compute::<U, T, D>(&capabilities, features.rdtscp).err())
     }
 
-    fn prepare(frames: &mut Frames, cpus: usize) -> bool {
+    fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
         host::prepare(frames, cpus)
     }
 
@@ -67,7 +68,7 @@ where
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<VmxVcpu<U, T, D>> {
+    ) -> Option<VmxVcpu<U, T, D, W>> {
         let frames =
             vcpu::Frames { structure: area.page()?, vector: area.pages(vector_pages(features))?, root };
         VmxVcpu::new(frames, number, features, Capabilities::of(features))

@@ -6,6 +6,7 @@ use crate::field::{Field, Fields, SegmentFields};
 use crate::structure::{self, Cleared, Registers, Structure};
 use crate::{event, host, identity, permissions, rules, segment};
 use address::HostPhysical;
+use backend::{NoWatch, Watch};
 use contracts::{
     Attachment, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
     TranslationTags, UnpagedModes, Vcpu,
@@ -54,7 +55,10 @@ pub struct Frames {
 #[derive(Copy, Clone)]
 struct Facts {
     controls: Controls,
-    ept_pointer: u64,
+    /// Root of the extended page tables.
+    root: HostPhysical,
+    /// CR4.MCE, where there is one: see [`Vcpu::set_cr4`].
+    machine_check: Cr4,
     /// The virtual-processor identifier.
     tag: u16,
     has_ticks_aux: bool,
@@ -156,8 +160,8 @@ impl Hardware for Structure {
 }
 
 /// A virtual processor. `U` says who runs guests without paging, `T` whether translations are tagged, `D` whether the world switch has a
-/// timer.
-pub struct VmxVcpu<U, T, D, H = Structure> {
+/// timer, `W` who looks at what is mapped.
+pub struct VmxVcpu<U, T, D, W = NoWatch, H = Structure> {
     hardware: H,
     facts: Facts,
     /// General registers by number, but RSP: see [`Registers`].
@@ -186,14 +190,14 @@ pub struct VmxVcpu<U, T, D, H = Structure> {
     status: u64,
     system: [u64; SYSTEM.len()],
     vector: VectorState,
-    parts: PhantomData<(U, T, D)>,
+    parts: PhantomData<(U, T, D, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`). Its structure is bound to a processor from `attach`
 // to `detach`, and those who attach it keep it on that processor so long (`contracts::Vcpu`); after that it may go anywhere.
-unsafe impl<U, T, D> Send for VmxVcpu<U, T, D> {}
+unsafe impl<U, T, D, W> Send for VmxVcpu<U, T, D, W> {}
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer> VmxVcpu<U, T, D> {
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch> VmxVcpu<U, T, D, W> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0. `None`: this processor lacks something
     /// that [`backend::BackEnd::missing`] names.
     pub fn new(frames: Frames, number: u32, features: &Features, capabilities: Capabilities) -> Option<Self> {
@@ -202,7 +206,8 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer> VmxVcpu<U, T, D> {
         let cleared = unsafe { Cleared::new(frames.structure, host::revision(&capabilities)) };
         let facts = Facts {
             controls,
-            ept_pointer: host::ept_pointer(frames.root),
+            root: frames.root,
+            machine_check: if features.machine_check { Cr4::MACHINE_CHECK } else { Cr4::empty() },
             tag: u16::try_from(number + 1).ok()?,
             has_ticks_aux: features.rdtscp,
             processor: rules::Processor { capabilities, physical_bits: features.physical_bits },
@@ -212,7 +217,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer> VmxVcpu<U, T, D> {
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu<U, T, D, H> {
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardware> VmxVcpu<U, T, D, W, H> {
     fn with(hardware: H, facts: Facts, vector: VectorState) -> Self {
         Self {
             hardware,
@@ -241,7 +246,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
 
     /// Puts what never changes into the structure.
     fn write_controls(&mut self) {
-        let Facts { controls, ept_pointer, tag, .. } = self.facts;
+        let Facts { controls, root, tag, .. } = self.facts;
         let permissions = permissions::address().get();
         for (field, value) in [
             (Field::PIN_CONTROLS, controls.pin.into()),
@@ -257,7 +262,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
             (Field::EXIT_MSR_LOADS, 0),
             (Field::ENTRY_MSR_LOADS, 0),
             (Field::MSR_BITMAP, permissions),
-            (Field::EPT_POINTER, ept_pointer),
+            (Field::EPT_POINTER, host::ept_pointer(root)),
             (Field::CR0_MASK, !OWN_CR0),
             (Field::CR4_MASK, !OWN_CR4),
             (Field::LINK_POINTER, u64::MAX),
@@ -324,7 +329,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
         let ones = self.facts.processor.capabilities.cr4_ones;
         let held =
             if self.on_identity() { value.difference(identity::CR4_OFF) | Cr4::PAGE_SIZE } else { value };
-        self.hardware.write(Field::GUEST_CR4, held.bits() | ones);
+        self.hardware.write(Field::GUEST_CR4, (held | self.facts.machine_check).bits() | ones);
         self.hardware.write(Field::CR4_SHADOW, value.bits());
     }
 
@@ -514,7 +519,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> VmxVcpu
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu for VmxVcpu<U, T, D, H> {
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardware> Vcpu
+    for VmxVcpu<U, T, D, W, H>
+{
     /// VT-x has always said what a MOV to or from a control register, INS and OUTS were.
     const DECODED: bool = true;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
@@ -548,6 +555,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
     }
 
     fn attach(&mut self, how: Attachment) {
+        W::attached(self.facts.root);
         if how.stranger {
             cpu::speculation::indirect_branch_barrier();
             cpu::speculation::fill_return_stack();
@@ -623,7 +631,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
             return;
         }
         cpu::speculation::clear_buffers();
-        if !self.hardware.enter(&mut self.registers) {
+        let entered = self.hardware.enter(&mut self.registers);
+        W::exited(self.facts.root);
+        if !entered {
             return;
         }
         self.reason = self.hardware.read(Field::EXIT_REASON) as u32;
@@ -748,6 +758,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, H: Hardware> Vcpu fo
         Cr4::from_bits_retain(real & OWN_CR4 | shadow & !OWN_CR4)
     }
 
+    /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (SDM Vol. 3A §6.15, interrupt 18): guests run with it on.
     fn set_cr4(&mut self, value: Cr4) {
         self.write_cr4(value);
         // Any write of CR4 that touches paging forgets everything, global pages too (SDM Vol. 3A §4.10.4.1).
@@ -1032,20 +1043,21 @@ pub mod tests {
         }
     }
 
-    pub type Modelled = VmxVcpu<Present, Present, Present, Model>;
+    pub type Modelled = VmxVcpu<Present, Present, Present, NoWatch, Model>;
 
-    impl<U, T, D> VmxVcpu<U, T, D, Model> {
+    impl<U, T, D> VmxVcpu<U, T, D, NoWatch, Model> {
         /// The fields.
         pub fn into_model(self) -> Model {
             self.hardware
         }
     }
 
-    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Model> {
+    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, NoWatch, Model> {
         let capabilities = everything();
         let facts = Facts {
             controls: Controls::compute::<U, T, D>(&capabilities, true).unwrap(),
-            ept_pointer: host::ept_pointer(HostPhysical::new(0x5000)),
+            root: HostPhysical::new(0x5000),
+            machine_check: Cr4::MACHINE_CHECK,
             tag: 7,
             has_ticks_aux: false,
             processor: rules::Processor { capabilities, physical_bits: 40 },
@@ -1054,7 +1066,7 @@ pub mod tests {
     }
 
     /// A virtual processor as `attach` leaves it, but for the registers of a real processor.
-    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Model> {
+    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, NoWatch, Model> {
         let mut vcpu = of_parts::<U, T, D>();
         vcpu.write_controls();
         for (field, value) in [
@@ -1107,8 +1119,8 @@ pub mod tests {
         vcpu.hardware.write(Field::GUEST_CR0, real | 8);
         assert!(vcpu.cr0().contains(Cr0::TASK_SWITCHED));
         vcpu.set_cr4(Cr4::PHYSICAL_ADDRESS);
-        assert_eq!((vcpu.cr4(), vcpu.hardware.read(Field::GUEST_CR4)), (Cr4::PHYSICAL_ADDRESS, 0x2020));
-        vcpu.hardware.write(Field::GUEST_CR4, 0x20a0);
+        assert_eq!((vcpu.cr4(), vcpu.hardware.read(Field::GUEST_CR4)), (Cr4::PHYSICAL_ADDRESS, 0x2060));
+        vcpu.hardware.write(Field::GUEST_CR4, 0x20e0);
         assert_eq!(vcpu.cr4(), Cr4::PHYSICAL_ADDRESS | Cr4::GLOBAL_PAGES);
         assert_eq!(vcpu.hardware.read(Field::CR4_MASK) & 0x2080, 0x2000, "VMXE is not the guest's");
     }
@@ -1116,7 +1128,7 @@ pub mod tests {
     #[test]
     fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
         let mut vcpu = attach::<Absent, Absent, Absent>();
-        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Model>, field| vcpu.hardware.read(field);
+        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, NoWatch, Model>, field| vcpu.hardware.read(field);
         let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
         let protected = Cr0::EXTENSION_TYPE | Cr0::PROTECTION;
         vcpu.set_cr0(protected);
@@ -1130,13 +1142,13 @@ pub mod tests {
             (read(&vcpu, Field::GUEST_CR0), read(&vcpu, Field::GUEST_CR3)),
             (0x8000_0031, 0xfffb_c000)
         );
-        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x2010, 0));
+        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x2050, 0));
         assert_eq!(exits(&vcpu), 3, "accesses to CR3 exit");
         // Long mode is switched on: all is the guest's own.
         vcpu.set_efer(Efer::LONG_MODE_ENABLE | Efer::LONG_MODE_ACTIVE);
         vcpu.set_cr0(protected | Cr0::PAGING);
         assert_eq!((vcpu.cr3(), read(&vcpu, Field::GUEST_CR3), exits(&vcpu)), (0x7000, 0x7000, 0));
-        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x10_2020, 0x500));
+        assert_eq!((read(&vcpu, Field::GUEST_CR4), read(&vcpu, Field::GUEST_EFER)), (0x10_2060, 0x500));
         // And off again.
         vcpu.set_efer(Efer::LONG_MODE_ENABLE);
         vcpu.set_cr0(protected);

@@ -96,7 +96,7 @@ pub fn plan_of(name: &str, on_reset: OnReset) -> plan::Compartment {
 }
 
 pub type Vault<I> = FakeVault<Compartment<I, 2>, 2, RAM>;
-pub type World<I> = Monitor<I, Vault<I>, 2, 2>;
+pub type World<I> = Monitor<'static, I, Vault<I>, 2, 2>;
 
 /// As `run_plans`, but does not run them yet.
 pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(

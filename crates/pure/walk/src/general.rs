@@ -191,7 +191,9 @@ fn descend(
         if short {
             // The four entries of PAE have neither permissions nor NX, and MBZ bits where others have them
             // (APM Vol. 2 figure 5-9).
-            reserved |= NO_EXECUTE | 0x1e6;
+            // Bit 5 is let through: QEMU 7.2 sets it, as the accessed bit that it is elsewhere, and who walks behind such a processor
+            // must not be stricter than it, or the guest would execute again for ever.
+            reserved |= NO_EXECUTE | 0x1c6;
         } else if !is_page && !format.ignores_large {
             // Only levels that cannot hold pages come here with PS set.
             reserved |= LARGE;

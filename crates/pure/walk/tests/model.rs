@@ -152,7 +152,7 @@ impl Model<'_> {
         let table = bits(self.paging.cr3, 31, 5) << 5;
         let entry = self.entry8(table + bits(self.linear, 31, 30) * 8)?;
         let width = u32::from(self.paging.physical_bits);
-        self.require(bits(entry, 2, 1) == 0 && bits(entry, 8, 5) == 0 && bits(entry, 63, width) == 0)?;
+        self.require(bits(entry, 2, 1) == 0 && bits(entry, 8, 6) == 0 && bits(entry, 63, width) == 0)?;
         self.directory(bits(entry, 51, 12) << 12)
     }
 

@@ -320,7 +320,10 @@ fn pae_has_four_entries_without_permissions() {
     assert_eq!(reaches(&ram, &paging, small | 1 << 40, Access::Read), (0xab_cdef_5678, 0x988));
     let large = 3 << 30 | 4 << 21 | 0x1234;
     assert_eq!(reaches(&ram, &paging, large, Access::Write), (0xc0_1234, 0x20_0000 - 0x1234));
-    for reserved in [1, 2, 5, 6, 7, 8, 40, 52, 62, 63] {
+    // Bit 5 is what QEMU makes of an entry that it has walked.
+    ram.set(0x1038, 0x3000 | P | 1 << 5);
+    assert_eq!(reaches(&ram, &paging, small, Access::Read), (0xab_cdef_5678, 0x988));
+    for reserved in [1, 2, 6, 7, 8, 40, 52, 62, 63] {
         ram.set(0x1038, 0x3000 | P | 1 << reserved);
         assert_eq!(code(&ram, &paging, small, Access::Read), 0b0_1001, "bit {reserved}");
     }

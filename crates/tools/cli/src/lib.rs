@@ -7,6 +7,7 @@ pub mod build;
 pub mod console;
 pub mod demonstration;
 pub mod failure;
+pub mod fuzz;
 pub mod guest;
 pub mod measure;
 pub mod progress;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::words::{Command, Words};
-use cli::{Failure, build, measure, run, setup, test, tree::Tree};
+use cli::{Failure, build, fuzz, measure, run, setup, test, tree::Tree};
 
 fn main() -> ExitCode {
     let words = Words::parse();
@@ -24,6 +24,7 @@ fn dispatch(words: Words) -> Result<cli::Outcome, Failure> {
         Command::Build(words) => build::command(&tree, &words),
         Command::Run(words) => run::command(&tree, &words),
         Command::Test(words) => test::command(&tree, &words),
+        Command::Fuzz(words) => fuzz::command(&tree, &words),
         Command::Bench(words) => measure::command(&tree, &words),
         Command::Setup(words) => setup::command(&tree, &words),
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use profile::{Catalogue, Profile};
 
+use crate::fuzz::Fuzzers;
 use crate::progress::{Progress, watch};
 use crate::toolchain::{Toolchain, on_path};
 use crate::tree::Tree;
@@ -23,6 +24,11 @@ pub use count::{Counts, Reading};
 const POSITIONS: u64 = 10_000_000;
 /// The same in the nightly run.
 const NIGHTLY_POSITIONS: u64 = 400_000_000;
+
+/// Seconds for which each boundary is fuzzed.
+const FUZZ_SECONDS: u32 = 2;
+/// The same in the nightly run.
+const NIGHTLY_FUZZ_SECONDS: u32 = 18;
 
 /// One thing that is tried.
 struct Step {
@@ -42,6 +48,7 @@ pub fn command(tree: &Tree, words: &TestWords) -> Result<Outcome, Failure> {
     if !words.quick {
         tester.images(&profiles);
         tester.decoder(words.nightly);
+        tester.fuzzers(words.nightly);
     }
     tester.emulators(words);
 
@@ -151,8 +158,8 @@ impl Tester<'_> {
         if on_path("rustfmt") && on_path("cargo-fmt") {
             let command = self.cargo(&["fmt", "--all", "--check"]);
             self.try_step(Step { name: "rustfmt: the workspace".into(), command, reading: Reading::Status });
-            for guest in self.guests() {
-                let command = self.cargo_in(&guest, &["fmt", "--check"]);
+            for guest in self.guests().into_iter().chain([self.tree.path("fuzz")]) {
+                let command = self.cargo_in(&guest, &["fmt", "--all", "--check"]);
                 let name = format!("rustfmt: {}", self.short(&guest));
                 self.try_step(Step { name, command, reading: Reading::Status });
             }
@@ -176,6 +183,10 @@ impl Tester<'_> {
                 command,
                 reading: Reading::Status,
             });
+            let harness =
+                ["clippy", "--locked", "--package", "harness", "--all-targets", "--", "-D", "warnings"];
+            let command = self.cargo_in(&self.tree.path("fuzz"), &harness);
+            self.try_step(Step { name: "clippy: fuzz".into(), command, reading: Reading::Status });
         } else {
             self.skip("clippy", "there is no clippy here; `./ringfence setup` installs it");
         }
@@ -185,6 +196,11 @@ impl Tester<'_> {
     fn host_tests(&mut self) {
         let command = self.cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
         self.try_step(Step { name: "tests on the host".into(), command, reading: Reading::Libtest });
+        let command = self.cargo_in(
+            &self.tree.path("fuzz"),
+            &["test", "--locked", "--package", "harness", "--no-fail-fast"],
+        );
+        self.try_step(Step { name: "the fuzzers' corpora".into(), command, reading: Reading::Libtest });
     }
 
     /// The image of each profile, and of each part alone; the lints see what is compiled for bare metal only.
@@ -257,6 +273,28 @@ impl Tester<'_> {
         }
         let name = format!("the decoder against iced-x86 at {positions} positions");
         self.try_step(Step { name, command, reading: Reading::Status });
+    }
+
+    /// Every boundary that takes bytes from outside, for a while, from its committed corpus on.
+    fn fuzzers(&mut self, nightly: bool) {
+        let seconds = if nightly { NIGHTLY_FUZZ_SECONDS } else { FUZZ_SECONDS };
+        let fuzzers = match Fuzzers::of_tree(self.tree) {
+            Ok(fuzzers) => fuzzers,
+            Err(failure) => return self.tried("the fuzzers", Err(failure)),
+        };
+        let build = fuzzers.build();
+        self.try_step(Step {
+            name: "the fuzzers are built".into(),
+            command: build,
+            reading: Reading::Status,
+        });
+        for target in &fuzzers.names {
+            let name = format!("fuzzing {target} for {seconds} s");
+            match fuzzers.fresh(target).and_then(|corpus| fuzzers.run(target, &corpus, seconds)) {
+                Ok(command) => self.try_step(Step { name, command, reading: Reading::Status }),
+                Err(failure) => self.tried(&name, Err(failure)),
+            }
+        }
     }
 
     /// The cloud kernel as an ELF.

@@ -32,6 +32,12 @@ pub enum Command {
         after_help = "Examples:\n  ringfence test\n  ringfence test --quick\n  ringfence test --profile lab-amd-npt"
     )]
     Test(TestWords),
+    /// Fuzzes the boundaries that take bytes from outside.
+    #[command(
+        after_help = "Examples:\n  ringfence fuzz\n  ringfence fuzz exit_dispatch uart --seconds 600\n  \
+                            ringfence fuzz exit_dispatch --minimise"
+    )]
+    Fuzz(FuzzWords),
     /// Prints what operations cost a guest, in instructions, beside the figures of other hypervisors.
     #[command(after_help = "Examples:\n  ringfence bench\n  ringfence bench --peers")]
     Bench(BenchWords),
@@ -112,6 +118,20 @@ pub struct TestWords {
     /// Of the images and the whole systems, only those of this profile.
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
+}
+
+/// The words of `fuzz`.
+#[derive(Args, Clone, Debug)]
+pub struct FuzzWords {
+    /// The boundaries, by the names of the files in fuzz/fuzz_targets; without them, all.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// How long each is fuzzed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub seconds: u32,
+    /// Do not fuzz: make the committed corpus of what was found.
+    #[arg(long)]
+    pub minimise: bool,
 }
 
 /// The words of `bench`.

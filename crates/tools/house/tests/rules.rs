@@ -36,6 +36,11 @@ impl Tree {
             "contracts = { path = \"../contracts\" }",
             "#![no_std]\npub fn turn() {}\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn turns() { Some(1).unwrap(); }\n}\n",
         );
+        tree.write(
+            "crates/monitor/README.md",
+            "# Monitor\n\n| Threat | Mitigation | Test |\n|---|---|---|\n| turns for ever | an end | `turns`, `whole` |\n",
+        );
+        tree.write("tests/system/main.rs", "#[test]\n#[ignore = \"long\"]\nfn whole() {}\nfn helper() {}\n");
         tree.member(
             "crates/parts/bell",
             "contracts = { path = \"../../contracts\" }",
@@ -473,6 +478,42 @@ fn a_threat_without_a_test_that_exists() {
     let tree = Tree::new();
     tree.replace("crates/parts/bell/README.md", "`limited`", "`tests::limited`");
     assert!(tree.check().iter().all(Outcome::holds));
+}
+
+#[test]
+fn a_monitor_without_a_threat_table() {
+    let tree = Tree::new();
+    tree.replace("crates/monitor/README.md", "`turns`", "`turn`");
+    tree.breaks("threat-tables", "crates/monitor/README.md:5", "no test is called turn");
+    tree.replace("crates/monitor/README.md", "`turn`, `whole`", "`turns`, `helper`");
+    tree.breaks("threat-tables", "crates/monitor/README.md:5", "no test is called helper");
+    tree.replace("crates/monitor/README.md", "`helper`", "`whole`");
+    tree.append(
+        "crates/monitor/README.md",
+        "\n## More\n\n| threat | mitigation | test |\n|---|---|---|\n| stops | none | none |\n",
+    );
+    tree.breaks("threat-tables", "crates/monitor/README.md:11", "a threat without a test");
+    fs::remove_file(tree.0.path().join("crates/monitor/README.md")).unwrap();
+    tree.breaks("threat-tables", "crates/monitor/README.md", "is missing");
+}
+
+#[test]
+fn a_table_of_metal_is_held_to_its_tests() {
+    let tree = Tree::new();
+    tree.write("crates/metal/memory/README.md", "# Memory\n");
+    tree.breaks("threat-tables", "crates/metal/memory/README.md", "no threat table");
+}
+
+#[test]
+fn an_attempt_that_names_a_test_that_is_none() {
+    let tree = Tree::new();
+    tree.write(
+        "tests/guests/hostile/attempts.toml",
+        "# `words`\n[ring]\nbecause = \"tested by `limited`\"\n",
+    );
+    assert!(tree.check().iter().all(Outcome::holds));
+    tree.append("tests/guests/hostile/attempts.toml", "manual = \"`product`\"\n");
+    tree.breaks("threat-tables", "tests/guests/hostile/attempts.toml:4", "no test is called product");
 }
 
 #[test]

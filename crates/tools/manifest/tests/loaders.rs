@@ -510,6 +510,11 @@ fn what_cannot_be_taken_out_is_named() {
     }
     let outside = BzImage { payload: (0xfff_ffff, 100), ..BzImage::default() }.build();
     assert_eq!(extract_vmlinux(&outside), Err(ExtractError::Payload));
+    // lz4's magic number, and behind it no room for the unpacked size: found by the fuzzer `kernel`.
+    for length in 5..8 {
+        let payload = &[0x02, 0x21, 0x4c, 0x18, 0, 0, 0][..length];
+        assert_eq!(extract_vmlinux(&around(payload)), Err(ExtractError::Payload), "{length}");
+    }
     // Without PVH inside, there is nothing to start.
     let kernel = common::multiboot(true);
     let image = around(&gzip(&kernel));

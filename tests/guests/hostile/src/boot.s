@@ -20,6 +20,12 @@ multiboot_header:
 start:
     cli
     cld
+    # What the registers hold at first is looked at later.
+    mov [FIRST_REGISTERS + 8 * 0], eax
+    mov [FIRST_REGISTERS + 8 * 1], ecx
+    mov [FIRST_REGISTERS + 8 * 2], edx
+    mov [FIRST_REGISTERS + 8 * 4], esp
+    mov [FIRST_REGISTERS + 8 * 7], edi
     mov esp, offset boot_stack_end
 
     # The page tables may hold anything: every entry is written. One directory of 2 MiB pages for each of the first 4 GiB;
@@ -83,6 +89,12 @@ start:
 
 .code64
 long_mode:
+    mov [FIRST_REGISTERS + 8 * 3], rbx
+    mov [FIRST_REGISTERS + 8 * 5], rbp
+    mov [FIRST_REGISTERS + 8 * 6], rsi
+    .irp number, 8,9,10,11,12,13,14,15
+    mov [FIRST_REGISTERS + 8 * \number], r\number
+    .endr
     mov eax, 0x10
     mov ds, eax
     mov es, eax
@@ -95,6 +107,63 @@ long_mode:
     call main
 5:  hlt
     jmp 5b
+
+# The start of a second processor. Copied to a page below 1 MiB and entered in real mode with CS at that page (APM volume 2, sections
+# 14.1.3 and 15.24). At 256 it stores its registers, at 384 lies the pointer to the descriptor table, at 392 the page tables.
+.section .rodata.second, "a", @progbits
+.balign 16
+.global second_trampoline
+second_trampoline:
+.code16
+    cli
+    mov cs:[256 + 8 * 0], eax
+    mov cs:[256 + 8 * 1], ecx
+    mov cs:[256 + 8 * 2], edx
+    mov cs:[256 + 8 * 3], ebx
+    mov cs:[256 + 8 * 4], esp
+    mov cs:[256 + 8 * 5], ebp
+    mov cs:[256 + 8 * 6], esi
+    mov cs:[256 + 8 * 7], edi
+    mov ax, cs
+    mov ds, ax
+    lgdt [384]
+    mov eax, cr4
+    or eax, 0x620
+    mov cr4, eax
+    mov eax, [392]
+    mov cr3, eax
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 0x100
+    wrmsr
+    mov eax, cr0
+    and eax, 0x9ffffff3                   # caches on, EM and TS off
+    or eax, 0x80000003                    # PG, MP, PE
+    mov cr0, eax
+    # JMP 08:second_start, 32 bits of offset.
+    .byte 0x66, 0xea
+    .long second_start
+    .word 0x08
+.global second_trampoline_end
+second_trampoline_end:
+
+.section .text.second, "ax", @progbits
+.code64
+second_start:
+    .irp number, 8,9,10,11,12,13,14,15
+    mov [SECOND_REGISTERS + 8 * \number], r\number
+    .endr
+    mov eax, 0x10
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    xor eax, eax
+    mov fs, eax
+    mov gs, eax
+    lea rsp, [second_stack_end]
+    call second
+6:  hlt
+    jmp 6b
 
 .section .note.pvh, "a", @note
 .balign 4
@@ -155,3 +224,6 @@ trap_stack_end:
 legacy_stack:
     .skip 4096
 legacy_stack_end:
+second_stack:
+    .skip 16 * 1024
+second_stack_end:

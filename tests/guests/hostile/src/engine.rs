@@ -34,22 +34,28 @@ pub enum Mode {
     Compatible16,
     /// 32-bit protected mode without paging, ring 0.
     Protected,
+    /// 32-bit protected mode without paging, ring 3.
+    ProtectedUser,
     /// 16-bit protected mode without paging, ring 0.
     Protected16,
+    /// Virtual-8086 mode without paging, IOPL 3 unless the registers say something else.
+    Virtual8086,
     /// Real mode.
     Real,
 }
 
 impl Mode {
     /// All, in the order in which they are reported.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Long,
         Self::LongUser,
         Self::Compatible,
         Self::CompatibleUser,
         Self::Compatible16,
         Self::Protected,
+        Self::ProtectedUser,
         Self::Protected16,
+        Self::Virtual8086,
         Self::Real,
     ];
 
@@ -62,7 +68,9 @@ impl Mode {
             Self::CompatibleUser => "compat32-ring3",
             Self::Compatible16 => "compat16",
             Self::Protected => "protected32",
+            Self::ProtectedUser => "protected32-ring3",
             Self::Protected16 => "protected16",
+            Self::Virtual8086 => "virtual8086",
             Self::Real => "real",
         }
     }
@@ -73,14 +81,20 @@ impl Mode {
             Self::Long => (0x08, 0x10),
             Self::LongUser => (0x2b, 0x23),
             Self::Compatible | Self::Protected => (0x18, 0x10),
-            Self::CompatibleUser => (0x33, 0x23),
+            Self::CompatibleUser | Self::ProtectedUser => (0x33, 0x23),
             Self::Compatible16 | Self::Protected16 => (0x38, 0x10),
-            Self::Real => (0, 0),
+            Self::Real | Self::Virtual8086 => (0, 0),
         }
     }
 
-    const fn is_legacy(self) -> bool {
-        matches!(self, Self::Protected | Self::Protected16 | Self::Real)
+    /// How engine.s enters it, where it lies outside long mode.
+    const fn legacy_way(self) -> Option<u32> {
+        match self {
+            Self::Protected | Self::Protected16 => Some(0),
+            Self::Real => Some(1),
+            Self::ProtectedUser | Self::Virtual8086 => Some(2),
+            _ => None,
+        }
     }
 }
 
@@ -178,7 +192,7 @@ static ENGINE_STACK: AtomicU64 = AtomicU64::new(0);
 #[unsafe(no_mangle)]
 static LEGACY_ENTRY: AtomicU32 = AtomicU32::new(0);
 #[unsafe(no_mangle)]
-static LEGACY_REAL: AtomicU32 = AtomicU32::new(0);
+static LEGACY_WAY: AtomicU32 = AtomicU32::new(0);
 #[unsafe(no_mangle)]
 static mut LEGACY_TRAP: State = EMPTY;
 #[unsafe(no_mangle)]
@@ -186,7 +200,8 @@ static mut IDT_POINTER: Pointer = Pointer { limit: 0, base: 0 };
 #[unsafe(no_mangle)]
 static mut LEGACY_IDT_POINTER: Pointer = Pointer { limit: 0, base: 0 };
 
-const EMPTY: State = State {
+/// All zeros, to name the registers of an attempt that are not.
+pub const EMPTY: State = State {
     rax: 0,
     rbx: 0,
     rcx: 0,
@@ -212,7 +227,7 @@ static COUNTS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
 
 unsafe extern "C" {
     fn engage(entry: *const State);
-    fn engage_legacy(entry: *const State, real: u32);
+    fn engage_legacy(entry: *const State, way: u32);
     safe static vectors: [[u8; 16]; 256];
     safe static legacy_vectors: [[u8; 16]; 256];
     safe static real_begin: u8;
@@ -233,7 +248,8 @@ pub struct Pointer {
 
 static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
 static mut LEGACY_IDT: [u64; 256] = [0; 256];
-/// The 64-bit task-state segment (APM volume 2, section 12.2.5): all that counts are RSP0, IST1 and the offset of the I/O map, beyond its end.
+/// The task-state segment (APM volume 2, sections 12.2.4 and 12.2.5): all that counts are ESP0 and SS0, IST1 and the offset of the I/O map,
+/// beyond its end.
 static mut TSS: [u32; 26] = [0; 26];
 
 /// Makes the tables and loads them.
@@ -249,13 +265,15 @@ pub fn start() {
             let low = handler & 0xffff | 0x08 << 16 | 0xee01 << 32 | (handler >> 16 & 0xffff) << 48;
             idt.add(vector).write([low, handler >> 32]);
             let handler = &raw const legacy_vectors[vector] as u64;
-            let gate = handler & 0xffff | 0x18 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+            let gate = handler & 0xffff | 0x18 << 16 | 0xee00 << 32 | (handler >> 16 & 0xffff) << 48;
             legacy.add(vector).write(gate);
         }
         IDT_POINTER = Pointer { limit: 0xfff, base: idt as u64 };
         LEGACY_IDT_POINTER = Pointer { limit: 0x7ff, base: legacy as u64 };
         let tss = (&raw mut TSS).cast::<u32>();
+        // Outside long mode the same is a 32-bit segment, with ESP0 and SS0 here; in long mode every gate has IST1.
         tss.add(1).write(stack as u32);
+        tss.add(2).write(0x10);
         tss.add(9).write(stack as u32);
         tss.add(25).write(104 << 16);
         load_task();
@@ -347,22 +365,27 @@ pub fn run(mode: Mode, code: &[u8], registers: State) -> Trap {
 pub fn start_at(mode: Mode, rip: u64, registers: State) -> Trap {
     let (cs, ss) = mode.selectors();
     let rsp = if registers.rsp == 0 { STACK } else { registers.rsp };
-    enter(
-        mode.is_legacy(),
-        mode == Mode::Real,
-        State { rip, cs, ss, rsp, flags: registers.flags | 2, ..registers },
-    )
+    let mut flags = registers.flags | 2;
+    if mode == Mode::Virtual8086 {
+        flags |= if registers.flags == 0 { VIRTUAL_8086 | PRIVILEGE_3 } else { VIRTUAL_8086 };
+    }
+    enter(mode.legacy_way(), State { rip, cs, ss, rsp, flags, ..registers })
 }
 
+/// RFLAGS.VM, and IOPL 3.
+const VIRTUAL_8086: u64 = 1 << 17;
+pub const PRIVILEGE_3: u64 = 3 << 12;
+
 /// Runs what the state says.
-pub fn enter(legacy: bool, real: bool, entry: State) -> Trap {
+fn enter(legacy: Option<u32>, entry: State) -> Trap {
     // SAFETY: the engine comes back whatever runs, with the registers that the calling convention preserves; what runs is made for it, and
     // touches nothing of this program but what the attempt puts back.
     unsafe {
-        if !legacy {
+        let Some(way) = legacy else {
             engage(&raw const entry);
             return TRAP;
-        }
+        };
+        let real = way == 1;
         // Paging is off there: this program lies where it lies.
         static mut ENTRY: State = EMPTY;
         ENTRY = entry;
@@ -373,7 +396,7 @@ pub fn enter(legacy: bool, real: bool, entry: State) -> Trap {
             write64(REAL_TRAP + offset as u64 * 8, 0);
         }
         LEGACY_TRAP = EMPTY;
-        engage_legacy(&raw const ENTRY, real.into());
+        engage_legacy(&raw const ENTRY, way);
         let state = if real {
             let words: [u64; size_of::<State>() / 8] =
                 core::array::from_fn(|index| read64(REAL_TRAP + index as u64 * 8));

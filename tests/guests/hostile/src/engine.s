@@ -117,7 +117,8 @@ landing:
     pop rbx
     ret
 
-# engage_legacy(entry: &Entry, real: u32): outside long mode, 1: real mode, 0: protected mode without paging, as CS says.
+# engage_legacy(entry: &Entry, way: u32): outside long mode. 0: protected mode without paging, as CS says; 1: real mode; 2: protected mode as
+# well, by an IRET to ring 3 or to virtual-8086 mode.
 .global engage_legacy
 engage_legacy:
     push rbx
@@ -129,7 +130,7 @@ engage_legacy:
     pushfq
     mov [ENGINE_STACK], rsp
     mov [LEGACY_ENTRY], edi
-    mov [LEGACY_REAL], esi
+    mov [LEGACY_WAY], esi
     lidt [LEGACY_IDT_POINTER]
     push 0x18
     lea rax, [legacy_code]
@@ -149,12 +150,25 @@ legacy_code:
     rdmsr
     and eax, 0xfffffeff
     wrmsr
+    # Ring 3 may use these too.
+    mov eax, 0x23
+    mov ds, eax
+    mov es, eax
     mov edi, [LEGACY_ENTRY]
-    cmp dword ptr [LEGACY_REAL], 1
+    cmp dword ptr [LEGACY_WAY], 1
     je 2f
+    ja 3f
     mov eax, [edi + 168]
     mov ss, eax
     mov esp, [edi + 160]
+    jmp 4f
+3:  push 0                                # GS, FS, DS, ES of virtual-8086 mode
+    push 0
+    push 0
+    push 0
+    push dword ptr [edi + 168]
+    push dword ptr [edi + 160]
+4:
     push dword ptr [edi + 152]
     push dword ptr [edi + 144]
     push dword ptr [edi + 136]
@@ -214,6 +228,10 @@ legacy_back:
     mov es, eax
     mov ss, eax
     mov esp, offset legacy_stack_end
+    # An attempt may have turned paging on.
+    mov eax, cr0
+    and eax, 0x7ffeffff
+    mov cr0, eax
     mov eax, 0x620
     mov cr4, eax
     mov eax, offset page_map

@@ -12,6 +12,7 @@ mod attempts;
 mod chain;
 mod engine;
 mod interrupts;
+mod leaks;
 mod machine;
 mod witness;
 mod words;
@@ -25,7 +26,12 @@ core::arch::global_asm!(include_str!("engine.s"));
 #[unsafe(no_mangle)]
 extern "C" fn main(information: u32) -> ! {
     words::keep(information);
+    let searches = matches!(words::value("mode"), Some("search" | "canary"));
+    let first = searches.then(leaks::Registers::now);
     Console::start();
+    if let Some(first) = &first {
+        leaks::first(first);
+    }
     print(format_args!("hostile begins\n"));
     machine::mask_legacy_interrupts();
     engine::start();
@@ -33,6 +39,8 @@ extern "C" fn main(information: u32) -> ! {
     print(format_args!("below {}\n", if machine::is_below_ringfence() { "Ringfence" } else { "nobody" }));
     match words::value("mode") {
         Some("witness") => witness::run(),
+        Some("search") => leaks::search(),
+        Some("canary") => leaks::neighbour(),
         Some(name) => attempts::one(name),
         None => attempts::all(),
     }

@@ -26,7 +26,8 @@ fn wrong(what: core::fmt::Arguments<'_>) -> ! {
 
 /// Runs until it finds something wrong, or is ended.
 pub fn run() -> ! {
-    print(format_args!("witness begins\n"));
+    let halves = has_halves();
+    print(format_args!("witness begins\nvectors {}\n", if halves { "with AVX" } else { "without AVX" }));
     engine::count(TIMER, true);
     // One shot by the bus clock, divided by 1.
     set_apic(0x3e0, 0xb);
@@ -38,7 +39,7 @@ pub fn run() -> ! {
     for round in 1u64.. {
         let number = chain::next(round);
         set_registers(number);
-        let vectors = fill_vectors(number);
+        let vectors = fill_vectors(number, halves);
         let fired = engine::counted(TIMER);
         set_apic(0x380, 100_000);
         // Memory: each word is written, and all are read again at the end.
@@ -64,7 +65,7 @@ pub fn run() -> ! {
         if engine::counted(TIMER) != fired + 1 {
             wrong(format_args!("one timer went off {} times", engine::counted(TIMER) - fired));
         }
-        check_vectors(&vectors);
+        check_vectors(&vectors, halves);
         check_registers(number);
         // Time goes forward, and two clocks agree on how fast.
         let tick = now();
@@ -124,16 +125,33 @@ fn check_registers(number: u64) {
     }
 }
 
-/// Vector registers in the form that FXSAVE has.
-#[repr(C, align(16))]
-struct Vectors([u8; 512]);
+/// Vector registers in the form that XSAVE has (APM volume 2, section 11.5): what FXSAVE has, a header, the upper halves of YMM0 to YMM15.
+#[repr(C, align(64))]
+struct Vectors([u8; 832]);
 
-/// Fills the x87 and SSE registers; gives their image. This program uses none of them: it is compiled without.
-fn fill_vectors(mut number: u64) -> Vectors {
-    let mut image = Vectors([0; 512]);
+/// XCR0 and XSAVE's masks: x87, SSE, AVX.
+const STATES: u32 = 7;
+
+/// Turns AVX on, if the processor has it (CPUID Fn0000_0001_ECX, bits 26 and 28); says whether.
+fn has_halves() -> bool {
+    let has = machine::cpuid(1, 0)[2] & (1 << 26 | 1 << 28) == 1 << 26 | 1 << 28;
+    if has {
+        machine::set_cr4(machine::cr4() | 1 << 18);
+        // SAFETY: CR4.OSXSAVE is on, and the value is legal.
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") STATES, in("edx") 0, options(nomem, nostack, preserves_flags));
+        }
+    }
+    has
+}
+
+/// Fills the x87, SSE and AVX registers; gives their image. This program uses none of them: it is compiled without.
+fn fill_vectors(mut number: u64, halves: bool) -> Vectors {
+    let mut image = Vectors([0; 832]);
     image.0[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
     image.0[4] = 0xff;
     image.0[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+    image.0[512] = STATES as u8;
     for (index, piece) in image.0[32..416].chunks_mut(16).enumerate() {
         number = chain::next(number);
         piece[..8].copy_from_slice(&number.to_le_bytes());
@@ -141,16 +159,32 @@ fn fill_vectors(mut number: u64) -> Vectors {
         let high = if index < 8 { number & 0x7fff } else { !number };
         piece[8..].copy_from_slice(&high.to_le_bytes());
     }
+    for piece in image.0[576..].chunks_mut(8) {
+        number = chain::next(number);
+        piece.copy_from_slice(&number.to_le_bytes());
+    }
     // SAFETY: the image is legal, and nothing else uses these registers.
-    unsafe { asm!("fxrstor64 [{}]", in(reg) &raw const image, options(nostack)) };
+    unsafe {
+        if halves {
+            asm!("xrstor64 [{}]", in(reg) &raw const image, in("eax") STATES, in("edx") 0, options(nostack));
+        } else {
+            asm!("fxrstor64 [{}]", in(reg) &raw const image, options(nostack));
+        }
+    }
     image
 }
 
-fn check_vectors(expected: &Vectors) {
-    let mut found = Vectors([0; 512]);
+fn check_vectors(expected: &Vectors, halves: bool) {
+    let mut found = Vectors([0; 832]);
     // SAFETY: the image has room for all that is saved.
-    unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut found, options(nostack)) };
-    if found.0[32..416] != expected.0[32..416] {
+    unsafe {
+        if halves {
+            asm!("xsave64 [{}]", in(reg) &raw mut found, in("eax") STATES, in("edx") 0, options(nostack));
+        } else {
+            asm!("fxsave64 [{}]", in(reg) &raw mut found, options(nostack));
+        }
+    }
+    if found.0[32..416] != expected.0[32..416] || halves && found.0[576..] != expected.0[576..] {
         wrong(format_args!("vector registers have changed"));
     }
 }

@@ -86,7 +86,10 @@ pub fn extract_vmlinux(kernel: &[u8]) -> Result<Vec<u8>, ExtractError> {
                 .map_err(|error| ExtractError::Damaged(error.to_string()))?;
             read_all(decoder)?
         }
-        [0x02, 0x21, 0x4c, 0x18, ..] => unpack_lz4(&payload[4..payload.len() - 4], promised)?,
+        [0x02, 0x21, 0x4c, 0x18, rest @ ..] => {
+            let blocks = rest.len().checked_sub(4).and_then(|length| rest.get(..length));
+            unpack_lz4(blocks.ok_or(ExtractError::Payload)?, promised)?
+        }
         [b'B', b'Z', b'h', ..] => return Err(ExtractError::Format("bzip2")),
         [0x89, b'L', b'Z', b'O', ..] => return Err(ExtractError::Format("lzo")),
         [0x5d, 0, 0, ..] => return Err(ExtractError::Format("lzma")),

@@ -1,8 +1,8 @@
 //! Control registers, EFER and XCR0: reserved bits, illegal combinations, and changes of mode in every order.
 
-use super::{Attempt, CR4, attempts, everywhere, in_modes, say};
+use super::{Attempt, CR4, attempts, in_modes, say, try_in_modes};
 use crate::code;
-use crate::engine::{self, CODE, DATA, Mode, State, Trap};
+use crate::engine::{self, CODE, DATA, EMPTY, Mode, State, Trap};
 use crate::machine::{self, EFER, cpuid, read_msr, window, write_msr, write64};
 
 pub const ATTEMPTS: &[Attempt] = attempts![Any:
@@ -17,30 +17,12 @@ pub const ATTEMPTS: &[Attempt] = attempts![Any:
 pub const BELOW: &[Attempt] = attempts![Guest: set_every_bit_of_cr4, set_paging_without_protection, clear_paging_in_64_bit_code, clear_pae_in_long_mode];
 pub const ENDS: &[Attempt] = attempts![End: set_reserved_cr3];
 
-const NONE: State = State { ..EMPTY };
-const EMPTY: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
 /// The kernel modes in which a MOV to a control register takes 32 bits, and the one in which it takes 64.
 const KERNEL: [Mode; 6] =
     [Mode::Long, Mode::Compatible, Mode::Compatible16, Mode::Protected, Mode::Protected16, Mode::Real];
 
 fn long(code: &[u8], rax: u64) -> Trap {
-    engine::run(Mode::Long, code, State { rax, ..NONE })
+    engine::run(Mode::Long, code, State { rax, ..EMPTY })
 }
 
 /// Which bits of a register can be set, one at a time, beside what it holds; and how the first that cannot be set ended.
@@ -69,7 +51,7 @@ fn set_every_bit_of_cr0() {
     let trap = engine::run(
         Mode::Long,
         code!("mov cr0, rax", "mov rax, cr0"),
-        State { rax: old | 0x1ffa_ffc0, ..NONE },
+        State { rax: old | 0x1ffa_ffc0, ..EMPTY },
     );
     machine::set_cr0(old);
     // What is reserved in the low half reads as zero, AM aside.
@@ -106,11 +88,12 @@ fn set_every_bit_of_cr4() {
     let mut wrong = 0u64;
     // SMEP and SMAP, under which this program could not run on, are attempts of their own.
     for bit in (0..64).filter(|bit| !matches!(bit, 20 | 21)) {
-        let trap = long(code!("mov cr4, rax"), CR4 | 1 << bit);
+        let trap = long(code!("mov cr4, rax; mov rax, cr4"), CR4 | 1 << bit);
         machine::set_cr4(CR4);
         // MCE and PCE are the supervisor's business whatever CPUID says.
         let due = exist >> bit & 1 == 1 || matches!(bit, 6 | 8);
-        let fits = if due { trap.is_done() } else { trap.state.vector == 13 };
+        let fits =
+            if due { trap.is_done() && trap.state.rax == CR4 | 1 << bit } else { trap.state.vector == 13 };
         wrong |= u64::from(!fits) << bit;
     }
     say(format_args!("wrong={wrong:x}"));
@@ -122,7 +105,7 @@ fn set_every_bit_of_efer() {
     let mut other = 0;
     for bit in 0..64 {
         let value = old ^ 1 << bit;
-        let registers = State { rax: value & 0xffff_ffff, rdx: value >> 32, rcx: EFER.into(), ..NONE };
+        let registers = State { rax: value & 0xffff_ffff, rdx: value >> 32, rcx: EFER.into(), ..EMPTY };
         let trap = engine::run(Mode::Long, code!("wrmsr"), registers);
         write_msr(EFER, old);
         taken |= u64::from(trap.is_done()) << bit;
@@ -134,26 +117,26 @@ fn set_every_bit_of_efer() {
 fn set_paging_without_protection() {
     // mov eax, cr0; or eax, 0x80000000; and eax, ~1; mov cr0, eax
     let code = [0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80, 0x83, 0xe0, 0xfe, 0x0f, 0x22, 0xc0];
-    in_modes(&[Mode::Long, Mode::Compatible, Mode::Protected], &code, NONE);
+    in_modes(&[Mode::Long, Mode::Compatible, Mode::Protected], &code, EMPTY);
     let code = code!(16: "mov eax, cr0", "or eax, 0x80000000", "and eax, 0xfffffffe", "mov cr0, eax");
-    in_modes(&[Mode::Real], code, NONE);
+    in_modes(&[Mode::Real], code, EMPTY);
 }
 
 fn set_not_writethrough_alone() {
     let code = code!("mov rax, cr0", "or eax, 0x20000000", "mov cr0, rax");
-    in_modes(&[Mode::Long], code, NONE);
+    in_modes(&[Mode::Long], code, EMPTY);
     let code = code!(32: "mov eax, cr0", "or eax, 0x20000000", "mov cr0, eax");
-    in_modes(&[Mode::Compatible, Mode::Protected], code, NONE);
+    in_modes(&[Mode::Compatible, Mode::Protected], code, EMPTY);
 }
 
 fn clear_paging_in_64_bit_code() {
-    in_modes(&[Mode::Long], code!("mov rax, cr0", "btr eax, 31", "mov cr0, rax"), NONE);
+    in_modes(&[Mode::Long], code!("mov rax, cr0", "btr eax, 31", "mov cr0, rax"), EMPTY);
 }
 
 fn clear_pae_in_long_mode() {
     // mov eax, cr4; and eax, ~0x20; mov cr4, eax
     let code = [0x0f, 0x20, 0xe0, 0x83, 0xe0, 0xdf, 0x0f, 0x22, 0xe0];
-    in_modes(&[Mode::Long, Mode::Compatible], &code, NONE);
+    in_modes(&[Mode::Long, Mode::Compatible], &code, EMPTY);
 }
 
 /// LME, then paging without PAE; EFER is put back on the way back.
@@ -162,18 +145,18 @@ fn set_long_mode_without_pae() {
         "mov eax, cr4", "and eax, 0xffffffdf", "mov cr4, eax",
         "mov ecx, 0xc0000080", "rdmsr", "or eax, 0x100", "wrmsr",
         "mov eax, cr0", "or eax, 0x80000000", "mov cr0, eax");
-    in_modes(&[Mode::Protected], code, NONE);
+    in_modes(&[Mode::Protected], code, EMPTY);
 }
 
 fn toggle_lme_under_paging() {
     let code = code!(32: "mov ecx, 0xc0000080", "rdmsr", "xor eax, 0x100", "wrmsr");
-    in_modes(&[Mode::Long, Mode::Compatible], code, NONE);
+    in_modes(&[Mode::Long, Mode::Compatible], code, EMPTY);
 }
 
 /// LMA follows from LME and PG: a write of it alone changes nothing.
 fn set_lma() {
     let code = code!(32: "mov ecx, 0xc0000080", "rdmsr", "or eax, 0x400", "wrmsr", "rdmsr");
-    let trap = engine::run(Mode::Protected, code, NONE);
+    let trap = engine::run(Mode::Protected, code, EMPTY);
     say(format_args!("{trap} lma={}", trap.state.rax >> 10 & 1));
 }
 
@@ -182,7 +165,7 @@ fn set_reserved_cr3() {
     let width = cpuid(0x8000_0008, 0)[0] & 0xff;
     let old = machine::cr3();
     for bit in [width, 63] {
-        let trap = engine::run(Mode::Long, code!("mov cr3, rax"), State { rax: old | 1 << bit, ..NONE });
+        let trap = engine::run(Mode::Long, code!("mov cr3, rax"), State { rax: old | 1 << bit, ..EMPTY });
         machine::set_cr3(old);
         say(format_args!("{trap}"));
     }
@@ -243,7 +226,7 @@ fn load_machine_status_word() {
     // lmsw ax; smsw bx
     let old = machine::cr0();
     for mode in KERNEL {
-        let trap = engine::run(mode, &[0x0f, 0x01, 0xf0, 0x0f, 0x01, 0xe3], State { rax: 0xfffa, ..NONE });
+        let trap = engine::run(mode, &[0x0f, 0x01, 0xf0, 0x0f, 0x01, 0xe3], State { rax: 0xfffa, ..EMPTY });
         machine::set_cr0(old);
         if trap.is_done() {
             say(format_args!("{:x}", trap.state.rbx & 0xf))
@@ -254,7 +237,7 @@ fn load_machine_status_word() {
 }
 
 fn xsetbv(number: u64, value: u64) -> Trap {
-    let registers = State { rax: value & 0xffff_ffff, rdx: value >> 32, rcx: number, ..NONE };
+    let registers = State { rax: value & 0xffff_ffff, rdx: value >> 32, rcx: number, ..EMPTY };
     engine::run(Mode::Long, code!("xsetbv"), registers)
 }
 
@@ -272,7 +255,7 @@ fn set_xcr0() {
         }
     }
     xsetbv(0, 1);
-    let ring_3 = engine::run(Mode::LongUser, code!("xsetbv"), State { rax: 1, ..NONE });
+    let ring_3 = engine::run(Mode::LongUser, code!("xsetbv"), State { rax: 1, ..EMPTY });
     say(format_args!("taken={taken:x} other={other} ring3={ring_3}"));
 }
 
@@ -287,7 +270,7 @@ fn change_modes_in_every_order() {
     for from in Mode::ALL {
         for to in Mode::ALL {
             for mode in [from, to] {
-                let trap = engine::run(mode, &[0x0f, 0xa2], State { rax: 0x8000_0000, ..NONE });
+                let trap = engine::run(mode, &[0x0f, 0xa2], State { rax: 0x8000_0000, ..EMPTY });
                 other += u32::from(!trap.is_done() || trap.state.rax < 0x8000_0000);
             }
         }
@@ -297,16 +280,18 @@ fn change_modes_in_every_order() {
 
 /// Ring 0 must not execute a page that ring 3 may: this program's own pages are made ring 0's alone meanwhile.
 fn execute_user_page_under_smep() {
-    as_supervisor(1 << 20, || engine::start_at(Mode::Long, window(0, DATA | 7), NONE));
+    as_supervisor(1 << 20, || engine::start_at(Mode::Long, window(0, DATA | 7), EMPTY));
 }
 
 /// Nor read it, unless AC says so.
 fn read_user_page_under_smap() {
     let code = code!("mov rax, [rbx]");
     engine::place(code);
-    as_supervisor(1 << 21, || engine::start_at(Mode::Long, CODE, State { rbx: window(0, DATA | 7), ..NONE }));
+    as_supervisor(1 << 21, || {
+        engine::start_at(Mode::Long, CODE, State { rbx: window(0, DATA | 7), ..EMPTY })
+    });
     engine::place(code);
-    let allowed = State { flags: 1 << 18, ..NONE };
+    let allowed = State { flags: 1 << 18, ..EMPTY };
     as_supervisor(1 << 21, || {
         engine::start_at(Mode::Long, CODE, State { rbx: window(0, DATA | 7), ..allowed })
     });
@@ -349,15 +334,21 @@ fn store_tables_under_umip() {
     for code in
         [[0x0f, 0x01, 0x03], [0x0f, 0x01, 0x0b], [0x0f, 0x00, 0xc0], [0x0f, 0x00, 0xc8], [0x0f, 0x01, 0xe0]]
     {
-        in_modes(&[Mode::LongUser, Mode::CompatibleUser], &code, State { rbx: DATA, ..NONE });
+        in_modes(&[Mode::LongUser, Mode::CompatibleUser], &code, State { rbx: DATA, ..EMPTY });
     }
 }
 
 fn read_time_under_tsd() {
-    machine::set_cr4(CR4 | 4);
-    everywhere(&[0x0f, 0x31], NONE);
+    // The engine puts CR4 back when it returns from legacy mode.
+    let under = |modes: &[Mode], code: &[u8]| {
+        try_in_modes(modes, |mode| {
+            machine::set_cr4(CR4 | 4);
+            engine::run(mode, code, EMPTY)
+        });
+    };
+    under(&Mode::ALL, &[0x0f, 0x31]);
     if cpuid(0x8000_0001, 0)[3] >> 27 & 1 == 1 {
-        in_modes(&[Mode::Long, Mode::LongUser], &[0x0f, 0x01, 0xf9], NONE);
+        under(&[Mode::Long, Mode::LongUser], &[0x0f, 0x01, 0xf9]);
     }
 }
 
@@ -365,7 +356,7 @@ fn with_cr0(set: u64, code: &[u8]) {
     let old = machine::cr0();
     for mode in [Mode::Long, Mode::LongUser] {
         machine::set_cr0(old | set);
-        let trap = engine::run(mode, code, NONE);
+        let trap = engine::run(mode, code, EMPTY);
         machine::set_cr0(old);
         say(format_args!("{trap}"));
     }
@@ -390,7 +381,7 @@ fn write_read_only_page_under_wp() {
     let page = window(0, DATA | 5);
     let old = machine::cr0();
     let code = code!("mov [rbx], rax");
-    let registers = State { rbx: page, ..NONE };
+    let registers = State { rbx: page, ..EMPTY };
     let free = engine::run(Mode::Long, code, registers);
     machine::set_cr0(old | 1 << 16);
     machine::flush(page);
@@ -406,7 +397,7 @@ fn check_alignment() {
     machine::set_cr0(old | 1 << 18);
     write64(DATA, 0);
     for mode in [Mode::LongUser, Mode::Long] {
-        let registers = State { rbx: DATA + 1, flags: 1 << 18, ..NONE };
+        let registers = State { rbx: DATA + 1, flags: 1 << 18, ..EMPTY };
         say(format_args!("{}", engine::run(mode, code!("mov eax, [rbx]"), registers)));
     }
     machine::set_cr0(old);
@@ -416,10 +407,10 @@ fn execute_no_execute_page() {
     let old = read_msr(EFER);
     write_msr(EFER, old | 1 << 11);
     let page = window(0, DATA | 7 | 1 << 63);
-    say(format_args!("{}", engine::start_at(Mode::Long, page, NONE)));
+    say(format_args!("{}", engine::start_at(Mode::Long, page, EMPTY)));
     write_msr(EFER, old);
     machine::flush(page);
-    say(format_args!("{}", engine::start_at(Mode::Long, page, NONE)));
+    say(format_args!("{}", engine::start_at(Mode::Long, page, EMPTY)));
     window(0, 0);
 }
 

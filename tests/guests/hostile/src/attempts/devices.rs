@@ -81,8 +81,19 @@ fn pic_still_works() {
     engine::count(0x20, false);
 }
 
+/// What the read-back command says of a counter: whether a control word is what was written, modes 6 and 7 being 2 and 3, and, bit 6, that no
+/// count is loaded yet.
+fn pit_took(word: u8) -> bool {
+    let (counter, mode) = (word >> 6, word >> 1 & 7);
+    port_out(0x43, 0xe0 | 2 << counter);
+    let status = port_in(0x40 + u16::from(counter));
+    let plain = |mode: u8| if mode > 5 { mode - 4 } else { mode };
+    status & 0x71 == word & 0x31 | 0x40 && plain(status >> 1 & 7) == plain(mode)
+}
+
 /// Each mode after each other, with the count half-way.
 fn pit_modes_changed_amid_count() {
+    let mut wrong = 0;
     for from in 0..8u8 {
         for to in 0..8u8 {
             for counter in 0..3u8 {
@@ -91,11 +102,12 @@ fn pit_modes_changed_amid_count() {
                 port_out(0x40 + u16::from(counter), 0);
                 port_in(0x40 + u16::from(counter));
                 port_out(0x43, counter << 6 | 0x30 | to << 1);
+                wrong += u32::from(!pit_took(counter << 6 | 0x30 | to << 1));
                 port_in(0x40 + u16::from(counter));
             }
         }
     }
-    say(format_args!("alive"));
+    say(format_args!("wrong={wrong}"));
 }
 
 /// One byte of two, then another mode; latches of latches; read-back of nothing.
@@ -110,19 +122,35 @@ fn pit_half_written_counts() {
         port_out(0x43, 0xc0 | random(round) & 0x3f);
         port_in(0x40 + counter);
     }
-    say(format_args!("alive"));
+    // Whole counts afterwards count, and a latch gives them whole.
+    let mut works = 0;
+    for counter in 0..3u8 {
+        let port = 0x40 + u16::from(counter);
+        port_out(0x43, counter << 6 | 0x30);
+        port_out(port, 0xff);
+        port_out(port, 0xff);
+        port_out(0x43, counter << 6);
+        let low = port_in(port);
+        works += u32::from(u16::from_le_bytes([low, port_in(port)]) > 0xf000);
+    }
+    say(format_args!("works={works}"));
 }
 
 fn pit_every_control_word() {
+    let mut wrong = 0;
     for word in 0..=255u8 {
         port_out(0x43, word);
+        // Latches and read-backs are no control words.
+        if word >> 6 != 3 && word & 0x30 != 0 {
+            wrong += u32::from(!pit_took(word));
+        }
         for port in 0x40..=0x42 {
             port_out(port, word);
             port_in(port);
         }
         port_in(0x43);
     }
-    say(format_args!("alive"));
+    say(format_args!("wrong={wrong}"));
 }
 
 /// Counter 2, gated and read at port 0x61, counts down to its end.
@@ -160,6 +188,7 @@ fn io_apic_reserved_registers() {
 
 /// Vectors below 16, reserved delivery modes, to nobody: with lines that rise.
 fn io_apic_illegal_vectors() {
+    let mut seen = 0;
     for mode in 0..8u32 {
         for vector in [0, 1, 15, 2] {
             set_io_apic(0x14, mode << 8 | vector | 1 << 15);
@@ -169,11 +198,13 @@ fn io_apic_illegal_vectors() {
             port_out(0x40, 2);
             port_out(0x40, 0);
             wait(2000);
+            // Remote IRR: nobody accepted anything.
+            seen |= io_apic(0x14) >> 14 & 1;
         }
     }
     set_io_apic(0x14, 0x1_0000);
     let_in(50);
-    say(format_args!("alive"));
+    say(format_args!("accepted={seen}"));
 }
 
 /// All ones and patterns into every redirection entry: reserved bits and read-only ones stay 0.
@@ -333,35 +364,44 @@ fn power_illegal_sleep() {
     }
     port_out_word(0x604, 5 << 10);
     port_out(0x604, 0xff);
-    say(format_args!("alive"));
+    // SLP_EN reads as zero.
+    let control = port_in_word(0x604);
+    say(format_args!("enable={} type={}", control >> 13 & 1, control >> 10 & 7));
 }
 
 /// Port 0xcf9 with every value that does not reset.
 fn reset_control_without_reset() {
+    let mut wrong = 0;
     for value in (0..=255u8).filter(|value| value & 4 == 0) {
         port_out(0xcf9, value);
+        // Which of both resets bit 2 would be, is kept; bit 2 is not.
+        wrong += u32::from(port_in(0xcf9) & 6 != value & 2);
     }
-    say(format_args!("alive"));
+    say(format_args!("wrong={wrong}"));
 }
 
 /// Ports 0x61 and 0x92 with every value, but for the bit of 0x92 that resets.
 fn system_control() {
+    let (mut kept, mut gate) = (0, 0);
     for value in 0..=255u8 {
         port_out(0x61, value);
-        port_in(0x61);
+        // Bits 3-0 are kept, errors of the bus are never there.
+        kept += u32::from(port_in(0x61) & 0xcf == value & 0xf);
         port_out(0x92, value & 0xfe);
-        port_in(0x92);
+        gate |= port_in(0x92) & 1;
     }
-    say(format_args!("alive"));
+    say(format_args!("kept={kept} reset={gate}"));
 }
 
 /// Commands to a keyboard controller, but for its reset, 0xf0 to 0xff with bit 0 clear.
 fn keyboard_controller() {
+    let mut busy = 0;
     for value in (0..=255u8).filter(|value| value & 0xf1 != 0xf0) {
         port_out(0x64, value);
-        port_in(0x64);
+        // Who sends is never kept waiting: bit 1.
+        busy |= port_in(0x64) & 2;
         port_out(0x60, value);
         port_in(0x60);
     }
-    say(format_args!("alive"));
+    say(format_args!("busy={busy}"));
 }

@@ -2,7 +2,7 @@
 
 use super::{Attempt, attempts, everywhere, in_modes, say};
 use crate::code;
-use crate::engine::{self, CODE, DATA, DONE, Mode, State};
+use crate::engine::{self, CODE, DATA, DONE, EMPTY, Mode, State};
 use crate::machine::{self, HOLE, window, write64};
 
 pub const ATTEMPTS: &[Attempt] = attempts![Any:
@@ -15,24 +15,6 @@ pub const BELOW: &[Attempt] = attempts![Guest:
 ];
 pub const ENDS: &[Attempt] =
     attempts![End: load_vector_from_unmapped, load_x87_from_unmapped, call_through_unmapped, shift_unmapped];
-
-const EMPTY: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
 
 /// CPUID behind as many segment prefixes as fit: 15 bytes are the most.
 fn execute_15_bytes() {

@@ -2,11 +2,11 @@
 
 use super::{Attempt, attempts, everywhere, in_modes, say};
 use crate::code;
-use crate::engine::{self, DATA, Mode, State};
+use crate::engine::{self, DATA, EMPTY, Mode, State};
 
 pub const ATTEMPTS: &[Attempt] = attempts![Any:
     execute_vmrun, execute_vmload, execute_vmsave, execute_clgi, execute_stgi, execute_skinit, execute_invlpga,
-    execute_vmmcall, execute_vmmcall_with_every_number, execute_vmgexit, execute_vmcall, execute_vmxon, execute_monitor, execute_monitorx, execute_mwaitx, execute_wbinvd, execute_wbnoinvd, execute_invd, execute_rsm,
+    execute_vmmcall, execute_vmgexit, execute_vmcall, execute_vmxon, execute_monitor, execute_monitorx, execute_mwaitx, execute_wbinvd, execute_wbnoinvd, execute_invd, execute_rsm,
     execute_xsetbv_without_osxsave, execute_xgetbv_without_osxsave, execute_hlt_in_ring_3, execute_rdpmc, execute_rdpru, execute_icebp,
     execute_int3, execute_into, execute_ud2, execute_ud1, execute_getsec, execute_encls, execute_invpcid, execute_invlpgb,
     execute_tlbsync, execute_pvalidate, execute_rdfsbase_without_fsgsbase, execute_swapgs, execute_syscall_without_sce,
@@ -14,32 +14,15 @@ pub const ATTEMPTS: &[Attempt] = attempts![Any:
     execute_clts_in_ring_3, execute_lmsw_in_ring_3, execute_invlpg_in_ring_3, execute_lgdt_in_ring_3, execute_lidt_in_ring_3,
     execute_ltr_in_ring_3, execute_lldt_in_ring_3, execute_rdmsr_in_ring_3, execute_wrmsr_in_ring_3, execute_in_in_ring_3,
     execute_out_in_ring_3, execute_ins_in_ring_3, execute_mov_to_cr_in_ring_3, execute_mov_to_dr_in_ring_3, execute_int_of_every_vector,
-    execute_pause_and_fences, ask_cpuid_everything,
+    execute_pause_and_fences, ask_cpuid_everything, execute_in_virtual_8086_mode, execute_vmmcall_with_every_number,
 ];
 
 pub const BELOW: &[Attempt] = attempts![Guest: execute_mwait];
 
-const USER: [Mode; 2] = [Mode::LongUser, Mode::CompatibleUser];
+const USER: [Mode; 4] = [Mode::LongUser, Mode::CompatibleUser, Mode::ProtectedUser, Mode::Virtual8086];
 
 /// RAX points to a page that looks like nothing.
-const WILD: State = State { rax: DATA, rcx: 7, rdx: 0, ..NONE };
-const NONE: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
+const WILD: State = State { rax: DATA, rcx: 7, rdx: 0, ..EMPTY };
 
 /// Functions that execute the same bytes in all modes.
 macro_rules! everywhere {
@@ -121,10 +104,16 @@ fn execute_mwait() {
     everywhere(&[0x0f, 0x01, 0xc9], State { rcx: 0, ..WILD });
 }
 
-/// VMMCALL with every number of 16 bits, with single bits above, and with arguments that point anywhere: no hypercall exists.
+/// VMMCALL with every number of 16 bits, with what lies at the ends of 32 and 64 bits, with single bits and numbers at random, and with arguments
+/// that point anywhere: no hypercall exists.
 fn execute_vmmcall_with_every_number() {
     let code = code!("vmmcall");
-    let numbers = (0..0x1_0000u64).step_by(17).chain((16..64).map(|bit| 1 << bit)).chain([u64::MAX]);
+    let ends = [0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX];
+    let numbers = (0..0x1_0000u64)
+        .chain((16..64).map(|bit| 1 << bit))
+        .chain(ends)
+        .chain((0..64).map(crate::chain::next));
+    engine::place(code);
     let mut others = 0u32;
     let mut tried = 0u32;
     for number in numbers {
@@ -136,9 +125,9 @@ fn execute_vmmcall_with_every_number() {
             rdx: wild << 7,
             rsi: u64::MAX,
             rdi: 0x10_0000,
-            ..NONE
+            ..EMPTY
         };
-        let trap = engine::run(Mode::Long, code, registers);
+        let trap = engine::start_at(Mode::Long, engine::CODE, registers);
         tried += 1;
         others += u32::from(trap.state.vector != 6 || trap.state.rax != number || trap.state.rbx != wild);
     }
@@ -149,7 +138,7 @@ fn execute_vmmcall_with_every_number() {
 fn execute_int_of_every_vector() {
     let mut wrong = 0;
     for vector in 0..=255u8 {
-        let trap = engine::run(Mode::LongUser, &[0xcd, vector], NONE);
+        let trap = engine::run(Mode::LongUser, &[0xcd, vector], EMPTY);
         let state = trap.state;
         // Handlers of vectors with an error code take one word too many from the frame: RIP stands where the code is looked for.
         let expected = if matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30) {
@@ -182,7 +171,7 @@ fn ask_cpuid_everything() {
     for leaf in ranges.into_iter().flatten() {
         for subleaf in [0, 1, 2, 3, 63, u32::MAX] {
             let trap =
-                engine::run(Mode::Long, &[0x0f, 0xa2], State { rax: leaf, rcx: subleaf.into(), ..NONE });
+                engine::run(Mode::Long, &[0x0f, 0xa2], State { rax: leaf, rcx: subleaf.into(), ..EMPTY });
             ends += u32::from(!trap.is_done());
             let State { rax, rbx, rcx, rdx, .. } = trap.state;
             let last = crate::machine::cpuid(leaf as u32 & 0xc000_0000, 0)[0];
@@ -192,4 +181,35 @@ fn ask_cpuid_everything() {
         }
     }
     say(format_args!("ends={ends} beyond={beyond}"));
+}
+
+/// What virtual-8086 mode does by IOPL, 0 and 3; and by CR4.VME, which gives CLI, STI, PUSHF, POPF and INT other ways, where CPUID shows that.
+fn execute_in_virtual_8086_mode() {
+    let codes: [(&str, &[u8]); 8] = [
+        ("cli", &[0xfa]),
+        ("sti", &[0xfb]),
+        ("pushf", &[0x9c]),
+        ("popf", &[0x6a, 0x02, 0x9d]),
+        ("int", &[0xcd, 0x90]),
+        ("in", &[0xec]),
+        ("hlt", &[0xf4]),
+        ("mov-cr0", &[0x0f, 0x20, 0xc0]),
+    ];
+    let has_extensions = crate::machine::cpuid(1, 0)[3] >> 1 & 1 == 1;
+    let say_all = |extensions: u64| {
+        for (name, code) in codes {
+            let traps = [1u64, engine::PRIVILEGE_3].map(|flags| {
+                crate::machine::set_cr4(super::CR4 | extensions);
+                engine::run(Mode::Virtual8086, code, State { rdx: 0x81, flags, ..EMPTY })
+            });
+            say(format_args!("{name}={},{}", traps[0], traps[1]));
+        }
+    };
+    say_all(0);
+    if has_extensions {
+        say(format_args!("vme"));
+        say_all(1);
+    } else {
+        say(format_args!("vme=absent"));
+    }
 }

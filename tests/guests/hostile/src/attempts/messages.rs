@@ -144,7 +144,12 @@ fn storm_to_absent_processors() {
         }
     }
     let_in(100);
-    say(format_args!("alive"));
+    say(format_args!("pending={}", pending()));
+}
+
+/// Whether a command is still on its way: bit 12 of the interrupt command register.
+fn pending() -> u32 {
+    apic(0x300) >> 12 & 1
 }
 
 /// All but itself: nobody. Fixed and NMI.
@@ -229,7 +234,8 @@ fn end_interrupts_that_are_none() {
             set_apic(0xb0, value);
         }
     }
-    say(format_args!("alive"));
+    let left = (0..8).fold(0, |all, index| all | apic(0x100 + index * 0x10) | apic(0x200 + index * 0x10));
+    say(format_args!("left={left:x}"));
 }
 
 fn write_read_only_apic_registers() {
@@ -379,7 +385,7 @@ fn start_up_absent_processors() {
     for vector in 0..256u32 {
         send(0x4600 | vector, (1 + vector % 0xfe) << 24);
     }
-    say(format_args!("alive"));
+    say(format_args!("pending={}", pending()));
 }
 
 fn init_absent_processors() {
@@ -387,7 +393,7 @@ fn init_absent_processors() {
         send(0x4500, id << 24);
         send(0x8500, id << 24);
     }
-    say(format_args!("alive"));
+    say(format_args!("pending={}", pending()));
 }
 
 /// INIT to all, itself included.

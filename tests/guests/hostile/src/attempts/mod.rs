@@ -9,6 +9,7 @@ mod instructions;
 mod memory;
 mod messages;
 mod ports;
+mod processors;
 mod registers;
 mod tables;
 
@@ -68,6 +69,7 @@ const GROUPS: &[&[Attempt]] = &[
     messages::ATTEMPTS,
     messages::BELOW,
     messages::ENDS,
+    processors::ENDS,
     devices::BELOW,
     ends::ATTEMPTS,
 ];
@@ -138,7 +140,7 @@ fn everywhere(code: &[u8], registers: State) {
 
 /// As [`in_modes`], for what needs more than bytes.
 fn try_in_modes(modes: &[Mode], run: impl Fn(Mode) -> Trap) {
-    let mut traps: [Option<(Mode, Trap)>; 8] = [None; 8];
+    let mut traps: [Option<(Mode, Trap)>; Mode::ALL.len()] = [None; Mode::ALL.len()];
     for (place, mode) in traps.iter_mut().zip(modes) {
         *place = Some((*mode, run(*mode)));
     }

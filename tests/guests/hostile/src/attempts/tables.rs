@@ -2,7 +2,7 @@
 
 use super::{Attempt, attempts, say};
 use crate::code;
-use crate::engine::{self, CODE, DATA, Mode, Pointer, State, Trap};
+use crate::engine::{self, CODE, DATA, EMPTY, Mode, Pointer, State, Trap};
 use crate::machine::{self, GDT, HOLE, cpuid, page_directory_pointers, window, window_entry, write64};
 use core::arch::asm;
 
@@ -11,36 +11,19 @@ pub const ATTEMPTS: &[Attempt] = attempts![Any:
     load_segments_that_are_none, load_code_segment_beyond_the_table, load_busy_task, load_local_table_that_is_none, jump_to_task_gate,
     call_through_gate_to_nowhere, interrupt_through_gate_that_is_not_there, interrupt_through_data_gate, return_to_nowhere, return_to_ring_3_without_code,
     jump_beyond_canonical, deliver_on_stack_that_is_not_there, return_to_virtual_8086_in_long_mode,
+    walk_two_levels, walk_three_levels,
 ];
 pub const ENDS: &[Attempt] = attempts![End:
     switch_task_in_protected_mode, interrupt_through_task_gate, walk_entry_into_unmapped, fetch_code_through_tables_in_unmapped, load_empty_idt,
-    switch_to_broken_task, decode_in_unmapped_memory,
+    switch_to_broken_task, decode_in_unmapped_memory, walk_two_levels_into_unmapped, walk_three_levels_into_unmapped,
 ];
-
-const EMPTY: State = State {
-    rax: 0,
-    rbx: 0,
-    rcx: 0,
-    rdx: 0,
-    rsi: 0,
-    rdi: 0,
-    rbp: 0,
-    high: [0; 8],
-    vector: 0,
-    code: 0,
-    rip: 0,
-    cs: 0,
-    flags: 0,
-    rsp: 0,
-    ss: 0,
-};
 
 fn read(at: u64) -> Trap {
     engine::run(Mode::Long, code!("mov rax, [rbx]"), State { rbx: at, ..EMPTY })
 }
 
 /// Writes entry `index` of the page-directory-pointer table, of which those up to 3 and 256 are this program's own.
-fn set_pointer(index: usize, entry: u64) {
+pub fn set_pointer(index: usize, entry: u64) {
     assert!((4..256).contains(&index));
     // SAFETY: nothing of this program lies there.
     unsafe { (&raw mut page_directory_pointers).cast::<u64>().add(index).write_volatile(entry) };
@@ -292,4 +275,109 @@ fn load_empty_idt() {
     // SAFETY: what follows ends this program.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack)) };
     say(format_args!("{}", engine::run(Mode::Long, code!("int 0x90"), EMPTY)));
+}
+
+/// Tables for paging outside long mode, in free low memory: one for each level, and one that every mode reaches for what is read.
+const TABLES: [u64; 4] = [0x3_0000, 0x3_1000, 0x3_2000, 0x3_3000];
+/// CR4: PSE, PAE.
+const LARGE_PAGES: u64 = 1 << 4;
+const EXTENDED: u64 = 1 << 5;
+
+/// Turns paging on outside long mode with the first of [`TABLES`] and reads at `at`.
+fn read_by(control: u64, at: u64) -> Trap {
+    let code = code!(32:
+        "mov cr4, ecx", "mov cr3, ebx", "mov eax, cr0", "or eax, 0x80000000", "mov cr0, eax", "jmp 2f", "2:", "mov eax, [esi]"
+    );
+    let registers = State { rbx: TABLES[0], rcx: control, rsi: at, ..EMPTY };
+    engine::run(Mode::Protected, code, registers)
+}
+
+fn clear_tables() {
+    for at in (TABLES[0]..TABLES[3] + 0x1000).step_by(8) {
+        write64(at, 0);
+    }
+}
+
+/// Says how a read at each address ends, and what it finds where it ends well.
+fn say_reads(control: u64, places: &[u64]) {
+    for at in places {
+        let trap = read_by(control, *at);
+        if trap.is_done() {
+            say(format_args!("{:x}", trap.state.rax));
+        } else {
+            say(format_args!("{trap}"));
+        }
+    }
+}
+
+/// 32-bit page tables: this program and the local APIC's registers in pages of 4 MiB, then a page of memory, one of the
+/// same registers, one that is absent, a table that is the directory, a large page with a reserved bit.
+fn make_two_levels() {
+    clear_tables();
+    let entry = |index: u64, value: u32| machine::write32(TABLES[0] + index * 4, value);
+    entry(0, 0x83);
+    entry(0x3fb, 0xfec0_009b);
+    entry(1, TABLES[1] as u32 | 3);
+    machine::write32(TABLES[1], DATA as u32 | 3);
+    machine::write32(TABLES[1] + 4, 0xfee0_0013);
+    machine::write32(TABLES[1] + 8, DATA as u32 | 2);
+    entry(2, TABLES[0] as u32 | 3);
+    entry(4, 0x83 | 1 << 21);
+    machine::write32(DATA, 0x1234_5678);
+}
+
+fn walk_two_levels() {
+    make_two_levels();
+    let places = [0x40_0000, 0x40_1030, 0x40_2000, 0x80_2000, 0xc0_0000, 0x100_0000, 0xfee0_0030];
+    say_reads(LARGE_PAGES, &places);
+}
+
+/// PAE's: four pointers, pages of 2 MiB, and in the lowest level an absent one, one with NX, which is reserved while EFER.NXE is 0, and one beyond
+/// physical addresses; a large page that is not aligned.
+fn make_three_levels() {
+    clear_tables();
+    write64(TABLES[0], TABLES[1] | 1);
+    write64(TABLES[0] + 3 * 8, TABLES[2] | 1);
+    write64(TABLES[1], 0x83);
+    write64(TABLES[1] + 8, 0x20_0083);
+    write64(TABLES[1] + 2 * 8, TABLES[3] | 3);
+    write64(TABLES[1] + 3 * 8, 0x83 | 1 << 13);
+    write64(TABLES[1] + 4 * 8, TABLES[1] | 3);
+    write64(TABLES[2] + 0x1f7 * 8, 0xfee0_009b);
+    write64(TABLES[3], DATA | 3);
+    write64(TABLES[3] + 8, 0xfee0_0013);
+    write64(TABLES[3] + 2 * 8, DATA | 2);
+    write64(TABLES[3] + 3 * 8, DATA | 3 | 1 << 63);
+    write64(TABLES[3] + 4 * 8, DATA | 3 | 1 << 51);
+    machine::write32(DATA, 0x1234_5678);
+}
+
+fn walk_three_levels() {
+    make_three_levels();
+    let places = [
+        0x40_0000,
+        0x40_1030,
+        0x40_2000,
+        0x40_3000,
+        0x40_4000,
+        0x60_0000,
+        0x80_4000,
+        0x4000_0000,
+        0xfee0_0030,
+    ];
+    say_reads(EXTENDED, &places);
+}
+
+/// A directory's entry leads into a hole.
+fn walk_two_levels_into_unmapped() {
+    make_two_levels();
+    machine::write32(TABLES[0] + 3 * 4, HOLE as u32 | 3);
+    say_reads(LARGE_PAGES, &[0xc0_0000]);
+}
+
+/// A pointer leads into a hole.
+fn walk_three_levels_into_unmapped() {
+    make_three_levels();
+    write64(TABLES[0] + 8, HOLE | 1);
+    say_reads(EXTENDED, &[0x4000_0000]);
 }

@@ -1,16 +1,15 @@
-//! Any bytes, as code of any size: no panic, nothing impossible in the answers, and agreement with iced-x86.
-#![no_main]
+//! The instruction decoder: any bytes, as code of any size; nothing impossible in the answers, and agreement with iced-x86.
 
-#[path = "../../tests/oracle/mod.rs"]
+#[path = "../../../crates/pure/decode/tests/oracle/mod.rs"]
 #[allow(dead_code)] // Shared with the differential tests, which use more of it.
 mod oracle;
 
 use decode::Intercepted;
-use libfuzzer_sys::fuzz_target;
 use x86::{CodeSize, Rflags};
 
-fuzz_target!(|input: &[u8]| {
-    let Some((selector, bytes)) = input.split_first() else { return };
+/// Decodes the bytes behind the first, which says the size of the code.
+pub fn run(bytes: &[u8]) {
+    let Some((selector, bytes)) = bytes.split_first() else { return };
     let code = [CodeSize::Bits64, CodeSize::Bits32, CodeSize::Bits16][usize::from(selector % 3)];
     let within = |length: u8| assert!((1..=15).contains(&length) && usize::from(length) <= bytes.len());
     for expected in Intercepted::ALL {
@@ -40,4 +39,20 @@ fuzz_target!(|input: &[u8]| {
         tally.compare(window, code);
         assert_eq!(tally.disagreed, 0, "{:?}", tally.disagreements);
     }
-});
+}
+
+/// Instructions as the differential test generates them.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut random = oracle::Generator::new(1);
+    (0..256)
+        .map(|_| {
+            let (bytes, code) = random.instruction();
+            let selector = match code {
+                CodeSize::Bits64 => 0,
+                CodeSize::Bits32 => 1,
+                CodeSize::Bits16 => 2,
+            };
+            [&[selector][..], &bytes].concat()
+        })
+        .collect()
+}
