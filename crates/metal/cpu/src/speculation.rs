@@ -98,10 +98,10 @@ pub fn empty_data_cache() {
 #[inline(always)]
 pub fn clear_buffers() {
     if CAPABILITIES.load(Ordering::Relaxed) & BUFFERS != 0 {
-        let selector = crate::block::DATA_SELECTOR;
+        static SELECTOR: u16 = crate::block::DATA_SELECTOR;
         // SAFETY: VERW reads a selector from memory, and its descriptor, and changes ZF. With a selector of writable data the processor
         // clears the buffers too.
-        unsafe { asm!("verw word ptr [{}]", in(reg) &raw const selector, options(nostack)) };
+        unsafe { asm!("verw word ptr [rip + {}]", sym SELECTOR, options(nostack)) };
     }
 }
 

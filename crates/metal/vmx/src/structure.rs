@@ -202,9 +202,10 @@ impl Fields for Loaded {
 
     #[inline(always)]
     fn write(&mut self, field: Field, value: u64) {
-        // SAFETY: as in `read`; what a guest is entered with is `enter`'s contract.
+        // SAFETY: as in `read`; what a guest is entered with is `enter`'s contract. The structure's page is the processor's while it is
+        // loaded, and no memory of the program: nothing that the compiler knows is changed.
         unsafe {
-            asm!("vmwrite {0}, {1}", in(reg) u64::from(field.0), in(reg) value, options(nostack));
+            asm!("vmwrite {0}, {1}", in(reg) u64::from(field.0), in(reg) value, options(nomem, nostack));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{event, host, identity, permissions, rules, segment};
 use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
-    Attachment, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
+    Attachment, CpuIndex, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
     TranslationTags, UnpagedModes, Vcpu,
 };
 use core::arch::asm;
@@ -79,10 +79,8 @@ pub trait Hardware: Fields {
     fn load(&mut self) -> bool;
     /// Gives them up.
     fn clear(&mut self);
-    /// Enters the guest and comes back. False: the instruction failed.
-    fn enter(&mut self, registers: &mut Registers) -> bool;
-    /// The guest had been entered.
-    fn entered(&mut self);
+    /// Enters the guest and comes back with the exit's reason, and with the event whose delivery it cut short. `None`: the instruction failed.
+    fn enter(&mut self, registers: &mut Registers) -> Option<(u32, u64)>;
     /// CR2.
     fn page_fault_address(&self) -> u64;
     /// Sets CR2.
@@ -114,18 +112,17 @@ impl Hardware for Structure {
     }
 
     #[inline(always)]
-    fn enter(&mut self, registers: &mut Registers) -> bool {
-        let Self::Loaded(loaded) = self else { return false };
+    fn enter(&mut self, registers: &mut Registers) -> Option<(u32, u64)> {
+        let Self::Loaded(loaded) = self else { return None };
         // SAFETY: `attach` wrote the host state of this processor, and the controls once; RAM, extended page tables and permissions are
         // the compartment's own (`VmxVcpu::new`).
-        unsafe { loaded.enter(registers) }.is_ok()
-    }
-
-    #[inline(always)]
-    fn entered(&mut self) {
-        if let Self::Loaded(loaded) = self {
-            loaded.entered();
+        unsafe { loaded.enter(registers) }.ok()?;
+        let reason = loaded.read(Field::EXIT_REASON) as u32;
+        if reason & reason::REFUSED != 0 {
+            return Some((reason, 0));
         }
+        loaded.entered();
+        Some((reason, loaded.read(Field::VECTORING_EVENT)))
     }
 
     fn page_fault_address(&self) -> u64 {
@@ -169,6 +166,8 @@ pub struct VmxVcpu<U, T, D, W = NoWatch, H = Structure> {
     attached: bool,
     /// Nothing was written into the structure yet.
     fresh: bool,
+    /// The processor whose state the structure's host state is.
+    host: Option<CpuIndex>,
     /// What it starts with once it is attached.
     start: Option<StartState>,
     /// The primary controls now.
@@ -176,6 +175,8 @@ pub struct VmxVcpu<U, T, D, W = NoWatch, H = Structure> {
     /// The last exit's reason.
     reason: u32,
     deadline: u64,
+    /// The structure's timer has to be set before the next entry. An exit leaves what it begins with.
+    timed: bool,
     efer: Efer,
     xcr0: Xcr0,
     ticks_offset: u64,
@@ -225,10 +226,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
             registers: [0; 16],
             attached: false,
             fresh: true,
+            host: None,
             start: Some(StartState::start_up(0)),
             primary: facts.controls.primary,
             reason: reason::NOT_ENTERED,
             deadline: u64::MAX,
+            timed: true,
             efer: Efer::empty(),
             xcr0: Xcr0::X87,
             ticks_offset: 0,
@@ -481,7 +484,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         !U::UNRESTRICTED && !self.cr0().contains(Cr0::PROTECTION)
     }
 
-    /// What of the host's state is this processor's own, or changes with the tables in use.
+    /// The host's state: this processor's own, and the page tables of the compartment's space. The structure keeps it while it is cleared.
     fn write_host(&mut self) {
         let block = cpu::block::current();
         let state = cpu::control::state();
@@ -510,6 +513,23 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         ] {
             self.hardware.write(field, value);
         }
+    }
+
+    /// The guest was not entered. (Out of line: it costs instructions where it does not happen.)
+    #[cold]
+    #[inline(never)]
+    fn stay_out(&mut self) {
+        self.reason = reason::NOT_ENTERED;
+    }
+
+    /// Tells the structure's timer how long it is from now to the deadline.
+    #[inline]
+    fn set_timer(&mut self) {
+        let shift = self.facts.processor.capabilities.miscellaneous as u32 & 31;
+        self.timed = self.deadline != u64::MAX;
+        let ticks =
+            if self.timed { Self::timer_ticks(self.deadline, cpu::ticks(), shift) } else { u32::MAX.into() };
+        self.hardware.write(Field::PREEMPTION_TIMER, ticks);
     }
 
     /// Ticks of the preemption timer until the deadline: rather one too late than too early, so that it is past then. One where it is past
@@ -568,7 +588,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         if core::mem::take(&mut self.fresh) {
             self.write_controls();
         }
-        self.write_host();
+        if self.host.replace(how.cpu) != Some(how.cpu) {
+            self.write_host();
+        }
         self.hardware.write(Field::TICKS_OFFSET, self.ticks_offset);
         if let Some(state) = self.start.take() {
             self.write_state(&state);
@@ -617,31 +639,17 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
 
     #[inline(always)]
     fn enter(&mut self) {
-        self.reason = reason::NOT_ENTERED;
-        if D::PRESENT {
-            let shift = self.facts.processor.capabilities.miscellaneous as u32 & 31;
-            let ticks = if self.deadline == u64::MAX {
-                u32::MAX.into()
-            } else {
-                Self::timer_ticks(self.deadline, cpu::ticks(), shift)
-            };
-            self.hardware.write(Field::PREEMPTION_TIMER, ticks);
+        if D::PRESENT && self.timed {
+            self.set_timer();
         }
         if self.in_real_mode() {
-            return;
+            return self.stay_out();
         }
         cpu::speculation::clear_buffers();
         let entered = self.hardware.enter(&mut self.registers);
         W::exited(self.facts.root);
-        if !entered {
-            return;
-        }
-        self.reason = self.hardware.read(Field::EXIT_REASON) as u32;
-        if self.reason & reason::REFUSED != 0 {
-            return;
-        }
-        self.hardware.entered();
-        let cut = self.hardware.read(Field::VECTORING_EVENT);
+        let Some((reason, cut)) = entered else { return self.stay_out() };
+        self.reason = reason;
         if cut & event::VALID != 0 {
             self.deliver_again(cut);
         }
@@ -868,6 +876,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
     #[inline(always)]
     fn arm(&mut self, deadline: Option<HostTime>) -> bool {
         self.deadline = deadline.map_or(u64::MAX, |HostTime(ticks)| ticks);
+        self.timed = true;
         D::PRESENT
     }
 
@@ -1007,9 +1016,9 @@ pub mod tests {
 
         fn clear(&mut self) {}
 
-        fn enter(&mut self, _: &mut Registers) -> bool {
+        fn enter(&mut self, _: &mut Registers) -> Option<(u32, u64)> {
             self.entries += 1;
-            let Some(exit) = self.exits.pop_front() else { return false };
+            let exit = self.exits.pop_front()?;
             // An exit takes the event that was injected, and what it does not say is invalid.
             let event = self.read(Field::ENTRY_EVENT);
             self.write(Field::ENTRY_EVENT, event & !event::VALID);
@@ -1017,10 +1026,10 @@ pub mod tests {
             for (field, value) in exit {
                 self.write(field, value);
             }
-            true
+            let reason = self.read(Field::EXIT_REASON) as u32;
+            let refused = reason & reason::REFUSED != 0;
+            Some((reason, if refused { 0 } else { self.read(Field::VECTORING_EVENT) }))
         }
-
-        fn entered(&mut self) {}
 
         fn page_fault_address(&self) -> u64 {
             self.cr2

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use bench::Start;
+use bench::{Emulator, Start};
 use manifest::initramfs::{self, Entry, Kind};
 use profile::Profile;
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,17 @@ use crate::tree::Tree;
 use crate::words::BenchWords;
 use crate::{Failure, Outcome, build, demonstration, guest, run};
 
-/// The profile that is measured: a vCPU owns its processor, so that nothing else is counted.
-const PROFILE: &str = "lab-amd-npt-static";
-/// The machine: one processor, since only then the count of instructions is exact.
-const MACHINE: &str = "qemu-amd-epyc-1";
+/// What is measured where.
+struct Place {
+    /// A profile in which a vCPU owns its processor, so that nothing else is counted.
+    profile: &'static str,
+    /// A machine with one processor, since only then the count of instructions is exact.
+    machine: &'static str,
+}
+
+const AMD: Place = Place { profile: "lab-amd-npt-static", machine: "qemu-amd-epyc-1" };
+/// Bochs' time stamp counter counts instructions, always.
+const INTEL: Place = Place { profile: "lab-intel-skylake-static", machine: "bochs-skylake-1" };
 /// A run that takes longer than this on any host has gone astray.
 const LIMIT: Duration = Duration::from_mins(10);
 /// The figures of others.
@@ -35,6 +42,7 @@ struct Peers {
     format: u32,
     source: String,
     operation: Vec<Operation>,
+    intel: Vec<Operation>,
 }
 
 /// One operation; figures in instructions unless it says bytes.
@@ -58,9 +66,17 @@ impl Operation {
     }
 }
 
-/// The closing line of `bench --json`.
+/// The closing line of `bench --json`: what is compared with peers, and the same product on processors of Intel's.
 #[derive(Serialize)]
 struct Report<'a> {
+    profile: &'a str,
+    bench_machine: &'a str,
+    operations: &'a [Operation],
+    intel: Measured<'a>,
+}
+
+#[derive(Serialize)]
+struct Measured<'a> {
     profile: &'a str,
     bench_machine: &'a str,
     operations: &'a [Operation],
@@ -70,17 +86,54 @@ struct Report<'a> {
 pub fn command(tree: &Tree, words: &BenchWords) -> Result<Outcome, Failure> {
     let mut peers: Peers = toml::from_str(PEERS)
         .map_err(|error| Failure::environment(format!("peers.toml is broken: {error}"), "restore it"))?;
-    let profile = tree.profile(PROFILE)?;
+    let profile = tree.profile(AMD.profile)?;
     let image = build::profile_image(tree, &profile)?;
-    let mut found = friendly(tree, &profile, &image)?;
-    found.extend(linux(tree, &profile, &image)?);
+    let mut found = friendly(tree, &AMD, &profile, &image)?;
+    found.extend(linux(tree, &AMD, &profile, &image)?);
     let smallest = build::profile_image(tree, &tree.profile(demonstration::PROFILE)?)?;
     found.insert("image-bytes".to_owned(), fs::metadata(smallest.join(build::ELF))?.len());
-    for operation in &mut peers.operation {
+    fill(&mut peers.operation, found);
+    let profile = tree.profile(INTEL.profile)?;
+    let image = build::profile_image(tree, &profile)?;
+    fill(&mut peers.intel, friendly(tree, &INTEL, &profile, &image)?);
+    for (operations, Place { profile, machine }) in [(&peers.operation, AMD), (&peers.intel, INTEL)] {
+        print!("{}", table(operations));
+        println!("\nRingfence was measured now, on {machine} with profile {profile}.\n");
+    }
+    println!("The others' figures are stored ones.");
+    if words.peers {
+        println!("{}", peers.source.trim());
+    }
+    if words.json {
+        let report = Report {
+            profile: AMD.profile,
+            bench_machine: AMD.machine,
+            operations: &peers.operation,
+            intel: Measured {
+                profile: INTEL.profile,
+                bench_machine: INTEL.machine,
+                operations: &peers.intel,
+            },
+        };
+        println!("{}", run::json(&report)?);
+    }
+    let all = peers.operation.iter().chain(&peers.intel);
+    let missed = all.filter(|operation| operation.misses_its_goal()).count();
+    if missed == 0 {
+        return Ok(Outcome::Holds);
+    }
+    Err(Failure::does_not_hold(
+        format!("{missed} of the costs are above what Ringfence is to stay below"),
+        "they are marked in the table",
+    ))
+}
+
+/// Writes what was found beside the operations. What is measured and has no peer is shown all the same.
+fn fill(operations: &mut Vec<Operation>, mut found: BTreeMap<String, u64>) {
+    for operation in operations.iter_mut() {
         operation.ringfence = found.remove(&operation.name);
     }
-    // What is measured and has no peer is shown all the same.
-    peers.operation.extend(found.into_iter().map(|(name, figure)| Operation {
+    operations.extend(found.into_iter().map(|(name, figure)| Operation {
         what: name.clone(),
         name,
         native: None,
@@ -90,25 +143,6 @@ pub fn command(tree: &Tree, words: &BenchWords) -> Result<Outcome, Failure> {
         goal: None,
         ringfence: Some(figure),
     }));
-    print!("{}", table(&peers.operation));
-    println!(
-        "\nRingfence was measured now, on {MACHINE} with profile {PROFILE}; the others' figures are stored ones."
-    );
-    if words.peers {
-        println!("{}", peers.source.trim());
-    }
-    if words.json {
-        let report = Report { profile: PROFILE, bench_machine: MACHINE, operations: &peers.operation };
-        println!("{}", run::json(&report)?);
-    }
-    let missed = peers.operation.iter().filter(|operation| operation.misses_its_goal()).count();
-    if missed == 0 {
-        return Ok(Outcome::Holds);
-    }
-    Err(Failure::does_not_hold(
-        format!("{missed} of the costs are above what Ringfence is to stay below"),
-        "they are marked in the table",
-    ))
 }
 
 /// The table, one operation a line.
@@ -162,18 +196,24 @@ fn grouped(number: u64) -> String {
 /// Runs a manifest with an exact count of instructions, and gives the lines of its consoles.
 fn measure(
     tree: &Tree,
+    place: &Place,
     profile: &Profile,
     image: &Path,
     manifest: &Path,
     title: &str,
 ) -> Result<Vec<Line>, Failure> {
-    let machine = tree.bench_machine(MACHINE)?;
+    let machine = tree.bench_machine(place.machine)?;
     let checked = build::check(manifest, &run::environment(profile, &machine))?;
     let names = checked.compartments().iter().map(|compartment| compartment.name.clone()).collect();
     let (_folder, media) = run::media(&machine, image, checked)?;
-    let start = Start { instruction_count: true, ..Start::new(media) };
-    let boot =
-        Boot { profile: PROFILE, machine: &machine, start: &start, timeout: Some(LIMIT), interactive: false };
+    let start = Start { instruction_count: machine.emulator == Emulator::Qemu, ..Start::new(media) };
+    let boot = Boot {
+        profile: place.profile,
+        machine: &machine,
+        start: &start,
+        timeout: Some(LIMIT),
+        interactive: false,
+    };
     let progress = Progress::begin(title);
     let mut lines = Vec::new();
     let verdict = boot.carry_out(Judge::new(names, None), |line| {
@@ -192,7 +232,12 @@ fn measure(
 }
 
 /// What the friendly guest measures.
-fn friendly(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<String, u64>, Failure> {
+fn friendly(
+    tree: &Tree,
+    place: &Place,
+    profile: &Profile,
+    image: &Path,
+) -> Result<BTreeMap<String, u64>, Failure> {
     let program = guest::program(tree, "friendly")?;
     let folder = tempfile::tempdir()?;
     symlink(program, folder.path().join("friendly"))?;
@@ -200,7 +245,7 @@ fn friendly(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<Str
     let text = "format = 1\n\n[[compartment]]\nname = \"friendly\"\nmemory = \"64 MiB\"\nvcpus = 1\n\
                 boot = { kernel = \"friendly\" }\n";
     fs::write(&manifest, text)?;
-    let lines = measure(tree, profile, image, &manifest, "measuring operations")?;
+    let lines = measure(tree, place, profile, image, &manifest, "measuring operations")?;
     let done = lines.iter().any(|line| line.name == "friendly" && line.text == "friendly done");
     if !done {
         let said = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
@@ -223,7 +268,12 @@ fn figure(text: &str) -> Option<(String, u64)> {
 /// How many instructions pass from the start of a Linux compartment to its first user instruction, and what memory the
 /// hypervisor takes for itself meanwhile: the vmlinux out of Debian's cloud kernel, started by PVH, 256 MiB, one vCPU, command
 /// line `console=ttyS0`.
-fn linux(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<String, u64>, Failure> {
+fn linux(
+    tree: &Tree,
+    place: &Place,
+    profile: &Profile,
+    image: &Path,
+) -> Result<BTreeMap<String, u64>, Failure> {
     let folder = tempfile::tempdir()?;
     let kernel = fs::read(demonstration::kernel(tree)?)?;
     let vmlinux = manifest::boot::extract_vmlinux(&kernel).map_err(|error| {
@@ -243,7 +293,7 @@ fn linux(tree: &Tree, profile: &Profile, image: &Path) -> Result<BTreeMap<String
     let text = "format = 1\n\n[[compartment]]\nname = \"linux\"\nmemory = \"256 MiB\"\nvcpus = 1\n\
                 boot = { kernel = \"vmlinux\", initrd = \"initramfs.img\", command-line = \"console=ttyS0\" }\n";
     fs::write(&manifest, text)?;
-    let lines = measure(tree, profile, image, &manifest, "measuring the start of a Linux")?;
+    let lines = measure(tree, place, profile, image, &manifest, "measuring the start of a Linux")?;
     let instructions =
         lines.iter().filter(|line| line.name == "linux").find_map(|line| line.text.parse().ok());
     let own = || lines.iter().filter(|line| line.name == HYPERVISOR);
