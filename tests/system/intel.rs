@@ -18,6 +18,17 @@ pub fn one_processor_each(profile: &str) {
     demonstrated(&ran, profile, 1);
 }
 
+/// One Linux by itself, with these lines of the manifest and these words on its command line.
+pub fn linux(profile: &str, settings: &str, words: &str) -> Ran {
+    let guests = Guests::new(&[("office", settings, words)]);
+    let ran = run(&["run", profile, "--manifest", guests.manifest(), "--timeout", LIMIT, "--json"]);
+    ran.expect_code(0);
+    ran.find("office", "isolation holds");
+    assert_eq!(ran.count("office", "unstable"), 0, "{}", ran.transcript());
+    assert_eq!(ran.compartment("office")["state"], "shut-down", "{}", ran.transcript());
+    ran
+}
+
 fn demonstrated(ran: &Ran, profile: &str, processors: u8) {
     ran.expect_code(0);
     ran.find("ringfence", "multiboot 2 by GRUB");

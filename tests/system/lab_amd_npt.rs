@@ -1,6 +1,6 @@
 //! The demonstration's product: more vCPUs than CPUs, time slices.
 
-mod foreign;
+pub mod foreign;
 
 use std::fs;
 use std::process::Command;

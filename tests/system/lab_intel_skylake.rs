@@ -1,12 +1,28 @@
 //! The product for Skylake: everything of VT-x that is used.
 
 use crate::intel;
+use crate::lab_amd_npt::foreign::{WITHOUT_BIT_FADE, memtest};
 
 const PROFILE: &str = "lab-intel-skylake";
 
 #[test]
 fn demonstration() {
     intel::demonstration(PROFILE);
+}
+
+/// The local APIC in memory, and one processor.
+#[test]
+#[ignore = "a minute and a half: nightly"]
+fn linux_without_x2apic_on_one_vcpu() {
+    let ran = intel::linux(PROFILE, "vcpus = 1", "nox2apic");
+    ran.find("office", "1 processor");
+}
+
+/// On two vCPUs, whose threads wait for each other with HLT and NMI, interrupts off.
+#[test]
+#[ignore = "some minutes: nightly"]
+fn memtest_completes_a_pass() {
+    memtest(PROFILE, "memtest86+x64", WITHOUT_BIT_FADE);
 }
 
 #[test]

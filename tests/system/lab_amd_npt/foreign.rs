@@ -126,7 +126,7 @@ fn mach_and_xen_start_on_a_zambezi() {
 }
 
 /// memtest86+ on two vCPUs, whose threads wait for each other with HLT and NMI, interrupts off.
-fn memtest(kernel: &str, keys: &[u8]) {
+pub fn memtest(profile: &str, kernel: &str, keys: &[u8]) {
     let guest = Foreign {
         name: "memtest",
         kernel,
@@ -136,7 +136,7 @@ fn memtest(kernel: &str, keys: &[u8]) {
     };
     let guests = Guests::foreign(&[guest]);
     let mut running =
-        start(&["run", PROFILE, "--manifest", guests.manifest(), "--timeout", "900", "--interactive"]);
+        start(&["run", profile, "--manifest", guests.manifest(), "--timeout", "900", "--interactive"]);
     running.wait_for_text("memtest", "Memtest86+ v6");
     running.wait_for_text("memtest", "SMP: 2T (PAR)");
     running.wait_for_text("memtest", "Status: Testing");
@@ -153,17 +153,17 @@ fn memtest(kernel: &str, keys: &[u8]) {
 }
 
 /// Configuration, test selection, remove one test: 10, which waits for 160 seconds whether bits fade. Leave both menus.
-const WITHOUT_BIT_FADE: &[u8] = b"11210\n00";
+pub const WITHOUT_BIT_FADE: &[u8] = b"11210\n00";
 
 #[test]
 fn memtest_completes_a_pass() {
-    memtest("memtest86+x64", WITHOUT_BIT_FADE);
+    memtest(PROFILE, "memtest86+x64", WITHOUT_BIT_FADE);
 }
 
 #[test]
 #[ignore = "it waits for three minutes whether bits fade: nightly"]
 fn memtest_of_32_bits_completes_a_whole_pass() {
-    memtest("memtest86+ia32", b"");
+    memtest(PROFILE, "memtest86+ia32", b"");
 }
 
 /// Linux comes up, looks around, and switches its power off.
