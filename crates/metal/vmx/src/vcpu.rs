@@ -38,6 +38,9 @@ const OWN_CR0: u64 = Cr0::TASK_SWITCHED.bits();
 /// Bits of CR4 that the guest changes by itself: the processor then forgets the translations that it should.
 const OWN_CR4: u64 = Cr4::GLOBAL_PAGES.bits();
 
+/// Ticks of the time stamp counter that a guest has at least until its deadline: some instructions, after what a VM entry itself takes.
+const LEAST_TURN: u64 = 256;
+
 /// Registers that are the guest's while it is attached, and nobody's otherwise: the hypervisor executes no SYSCALL and no SWAPGS.
 const SYSTEM: [u32; 5] = [msr::KERNEL_GS_BASE, msr::STAR, msr::LSTAR, msr::CSTAR, msr::SFMASK];
 
@@ -532,10 +535,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         self.hardware.write(Field::PREEMPTION_TIMER, ticks);
     }
 
-    /// Ticks of the preemption timer until the deadline: rather one too late than too early, so that it is past then. One where it is past
-    /// already: with 0 the guest would come back before its first instruction, and where a device's timer is always due, never come on.
+    /// Ticks of the preemption timer until the deadline: so many that it is past then. The timer counts changes of a bit of the time
+    /// stamp counter (SDM Vol. 3C §26.5.1), so that the first of them may come at once. Where the deadline is past or near, [`LEAST_TURN`] counts: a
+    /// guest whose timer is always due has to come on all the same.
     fn timer_ticks(deadline: u64, now: u64, shift: u32) -> u64 {
-        ((deadline.saturating_sub(now) >> shift) + 1).min(u32::MAX.into())
+        let until = deadline.max(now.saturating_add(LEAST_TURN)).saturating_add((1 << shift) - 1);
+        ((until >> shift) - (now >> shift)).min(u32::MAX.into())
     }
 }
 
@@ -1367,9 +1372,18 @@ pub mod tests {
 
     #[test]
     fn the_timer_is_never_early_and_lets_the_guest_come_on() {
-        let ticks = |left: u64| Modelled::timer_ticks(1000 + left, 1000, 5);
-        assert_eq!((ticks(0), ticks(1), ticks(31), ticks(32), ticks(64)), (1, 1, 1, 2, 3));
-        assert_eq!(Modelled::timer_ticks(5, 1000, 5), 1, "past");
+        // Where the counter stands within a tick matters: it is past the deadline when the last tick comes, and not a whole tick before.
+        for now in [1000u64, 1023, 1024, 1055] {
+            for left in [LEAST_TURN, LEAST_TURN + 1, 1000, 1 << 30] {
+                let end = ((now >> 5) + Modelled::timer_ticks(now + left, now, 5)) << 5;
+                assert!((left..left + 32).contains(&(end - now)), "{now} {left}");
+            }
+            // Past, or nearly: time for some instructions.
+            for deadline in [0, now, now + 5] {
+                let end = ((now >> 5) + Modelled::timer_ticks(deadline, now, 5)) << 5;
+                assert!((LEAST_TURN..LEAST_TURN + 32).contains(&(end - now)), "{now} {deadline}");
+            }
+        }
         assert_eq!(Modelled::timer_ticks(u64::MAX - 1, 0, 0), u64::from(u32::MAX));
         let mut vcpu = attached();
         assert!(vcpu.arm(None));
@@ -1377,7 +1391,7 @@ pub mod tests {
         assert_eq!(vcpu.hardware.read(Field::PREEMPTION_TIMER), u64::from(u32::MAX));
         assert!(vcpu.arm(Some(HostTime(1))));
         vcpu.enter();
-        assert_eq!(vcpu.hardware.read(Field::PREEMPTION_TIMER), 1);
+        assert!((1..=LEAST_TURN + 1).contains(&vcpu.hardware.read(Field::PREEMPTION_TIMER)));
         assert_eq!(exits(&mut vcpu, 52, &[]), Exit::Interrupted);
         assert!(!attach::<Present, Present, Absent>().arm(None));
     }

@@ -249,8 +249,8 @@ pub struct Pointer {
 static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
 static mut LEGACY_IDT: [u64; 256] = [0; 256];
 /// The task-state segment (APM volume 2, sections 12.2.4 and 12.2.5): all that counts are ESP0 and SS0, IST1 and the offset of the I/O map,
-/// beyond its end.
-static mut TSS: [u32; 26] = [0; 26];
+/// beyond its end. Below that are 32 bytes of ones: with CR4.VME, no INT of virtual-8086 mode goes to real mode's table.
+static mut TSS: [u32; 34] = [0; 34];
 
 /// Makes the tables and loads them.
 pub fn start() {
@@ -275,7 +275,10 @@ pub fn start() {
         tss.add(1).write(stack as u32);
         tss.add(2).write(0x10);
         tss.add(9).write(stack as u32);
-        tss.add(25).write(104 << 16);
+        tss.add(25).write(136 << 16);
+        for word in 26..34 {
+            tss.add(word).write(u32::MAX);
+        }
         load_task();
         asm!("lidt [{}]", in(reg) &raw const IDT_POINTER, options(readonly, nostack, preserves_flags));
     }
@@ -305,7 +308,7 @@ pub fn load_task() {
     // SAFETY: the descriptor is of that segment, which lives as long as the program.
     unsafe {
         let gdt = (&raw mut GDT).cast::<u64>();
-        gdt.add(10).write_volatile(103 | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56);
+        gdt.add(10).write_volatile(135 | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56);
         gdt.add(11).write_volatile(base >> 32);
         asm!("ltr {:x}", in(reg) 0x50, options(nostack, preserves_flags));
     }

@@ -21,7 +21,13 @@ engage:
     push qword ptr [rdi + 152]            # RFLAGS
     push qword ptr [rdi + 144]            # CS
     push qword ptr [rdi + 136]            # RIP
-    mov rax, [rdi]
+    # Ring 3 gets data segments that it may use: outside 64-bit code they are looked at.
+    test byte ptr [rdi + 144], 3
+    jz 2f
+    mov eax, [rdi + 168]
+    mov ds, eax
+    mov es, eax
+2:  mov rax, [rdi]
     mov rbx, [rdi + 8]
     mov rcx, [rdi + 16]
     mov rdx, [rdi + 24]

@@ -14,7 +14,9 @@ pub const ATTEMPTS: &[Attempt] = attempts![Any:
     execute_clts_in_ring_3, execute_lmsw_in_ring_3, execute_invlpg_in_ring_3, execute_lgdt_in_ring_3, execute_lidt_in_ring_3,
     execute_ltr_in_ring_3, execute_lldt_in_ring_3, execute_rdmsr_in_ring_3, execute_wrmsr_in_ring_3, execute_in_in_ring_3,
     execute_out_in_ring_3, execute_ins_in_ring_3, execute_mov_to_cr_in_ring_3, execute_mov_to_dr_in_ring_3, execute_int_of_every_vector,
-    execute_pause_and_fences, ask_cpuid_everything, execute_in_virtual_8086_mode, execute_vmmcall_with_every_number,
+    execute_pause_and_fences, ask_cpuid_everything, execute_in_virtual_8086_mode, execute_in_virtual_8086_mode_with_extensions, execute_vmmcall_with_every_number,
+    execute_vmcall_with_every_number, execute_vmlaunch, execute_vmresume, execute_vmxoff, execute_vmfunc, execute_vmread, execute_vmwrite,
+    execute_vmptrld, execute_vmptrst, execute_vmclear, execute_invept, execute_invvpid,
 ];
 
 pub const BELOW: &[Attempt] = attempts![Guest: execute_mwait];
@@ -40,6 +42,17 @@ everywhere! {
     execute_vmgexit: [0xf3, 0x0f, 0x01, 0xd9];
     execute_vmcall: [0x0f, 0x01, 0xc1];
     execute_vmxon: [0xf3, 0x0f, 0xc7, 0x30];
+    execute_vmlaunch: [0x0f, 0x01, 0xc2];
+    execute_vmresume: [0x0f, 0x01, 0xc3];
+    execute_vmxoff: [0x0f, 0x01, 0xc4];
+    execute_vmfunc: [0x0f, 0x01, 0xd4];
+    execute_vmread: [0x0f, 0x78, 0xc8];
+    execute_vmwrite: [0x0f, 0x79, 0xc8];
+    execute_vmptrld: [0x0f, 0xc7, 0x30];
+    execute_vmptrst: [0x0f, 0xc7, 0x38];
+    execute_vmclear: [0x66, 0x0f, 0xc7, 0x30];
+    execute_invept: [0x66, 0x0f, 0x38, 0x80, 0x08];
+    execute_invvpid: [0x66, 0x0f, 0x38, 0x81, 0x08];
     execute_monitorx: [0x0f, 0x01, 0xfa];
     execute_mwaitx: [0x0f, 0x01, 0xfb];
     execute_wbinvd: [0x0f, 0x09];
@@ -107,7 +120,15 @@ fn execute_mwait() {
 /// VMMCALL with every number of 16 bits, with what lies at the ends of 32 and 64 bits, with single bits and numbers at random, and with arguments
 /// that point anywhere: no hypercall exists.
 fn execute_vmmcall_with_every_number() {
-    let code = code!("vmmcall");
+    with_every_number(code!("vmmcall"));
+}
+
+/// The same with Intel's VMCALL.
+fn execute_vmcall_with_every_number() {
+    with_every_number(code!("vmcall"));
+}
+
+fn with_every_number(code: &[u8]) {
     let ends = [0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX];
     let numbers = (0..0x1_0000u64)
         .chain((16..64).map(|bit| 1 << bit))
@@ -183,8 +204,8 @@ fn ask_cpuid_everything() {
     say(format_args!("ends={ends} beyond={beyond}"));
 }
 
-/// What virtual-8086 mode does by IOPL, 0 and 3; and by CR4.VME, which gives CLI, STI, PUSHF, POPF and INT other ways, where CPUID shows that.
-fn execute_in_virtual_8086_mode() {
+/// What virtual-8086 mode does by IOPL, 0 and 3, with these bits of CR4 on.
+fn in_virtual_8086_mode(extensions: u64) {
     let codes: [(&str, &[u8]); 8] = [
         ("cli", &[0xfa]),
         ("sti", &[0xfb]),
@@ -195,21 +216,24 @@ fn execute_in_virtual_8086_mode() {
         ("hlt", &[0xf4]),
         ("mov-cr0", &[0x0f, 0x20, 0xc0]),
     ];
-    let has_extensions = crate::machine::cpuid(1, 0)[3] >> 1 & 1 == 1;
-    let say_all = |extensions: u64| {
-        for (name, code) in codes {
-            let traps = [1u64, engine::PRIVILEGE_3].map(|flags| {
-                crate::machine::set_cr4(super::CR4 | extensions);
-                engine::run(Mode::Virtual8086, code, State { rdx: 0x81, flags, ..EMPTY })
-            });
-            say(format_args!("{name}={},{}", traps[0], traps[1]));
-        }
-    };
-    say_all(0);
-    if has_extensions {
-        say(format_args!("vme"));
-        say_all(1);
+    for (name, code) in codes {
+        let traps = [1u64, engine::PRIVILEGE_3].map(|flags| {
+            crate::machine::set_cr4(super::CR4 | extensions);
+            engine::run(Mode::Virtual8086, code, State { rdx: 0x81, flags, ..EMPTY })
+        });
+        say(format_args!("{name}={},{}", traps[0], traps[1]));
+    }
+}
+
+fn execute_in_virtual_8086_mode() {
+    in_virtual_8086_mode(0);
+}
+
+/// With CR4.VME, which gives CLI, STI, PUSHF, POPF and INT other ways, where CPUID shows it.
+fn execute_in_virtual_8086_mode_with_extensions() {
+    if crate::machine::cpuid(1, 0)[3] >> 1 & 1 == 1 {
+        in_virtual_8086_mode(1);
     } else {
-        say(format_args!("vme=absent"));
+        say(format_args!("absent"));
     }
 }
