@@ -88,6 +88,12 @@ pub trait DecodedInstruction {
     const GIVEN: bool;
 }
 
+/// What the processor forgets where the translations of one guest have to go: those alone (hardware part `flush-by-asid`), or all of them.
+pub trait TranslationFlush {
+    /// Whether it can tell them apart.
+    const OWN: bool;
+}
+
 /// Who runs a guest in real mode and in protected mode without paging: the processor (hardware part `unrestricted-guest`), or nobody.
 pub trait UnpagedModes {
     /// Whether the processor does.

@@ -6,7 +6,8 @@ use crate::{exit, permissions};
 use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
-    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu,
+    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState,
+    TranslationFlush, Vcpu,
 };
 use core::arch::asm;
 use core::marker::PhantomData;
@@ -75,8 +76,8 @@ fn intercept(block: &mut ControlBlock) {
 const HOST_PAGE: usize = General::Rax as usize;
 
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
-/// instruction was, `W` who looks at what is mapped.
-pub struct SvmVcpu<N, D, W = NoWatch> {
+/// instruction was, `F` whether it can forget this guest's translations alone, `W` who looks at what is mapped.
+pub struct SvmVcpu<N, D, F, W = NoWatch> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -93,7 +94,6 @@ pub struct SvmVcpu<N, D, W = NoWatch> {
     has_ticks_aux: bool,
     /// CR4.MCE, where there is one, and the guest's own: see [`Vcpu::set_cr4`].
     machine_check: [u64; 2],
-    flush: u32,
     address_space_shared: bool,
     /// An NMI was delivered and its handler has not returned.
     in_non_maskable: bool,
@@ -105,14 +105,14 @@ pub struct SvmVcpu<N, D, W = NoWatch> {
     late: bool,
     /// Where the guest has to take the interrupt that is pending.
     injected_at: u64,
-    parts: PhantomData<(N, D, W)>,
+    parts: PhantomData<(N, D, F, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N, D, W> Send for SvmVcpu<N, D, W> {}
+unsafe impl<N, D, F, W> Send for SvmVcpu<N, D, F, W> {}
 
-impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
+impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> SvmVcpu<N, D, F, W> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -129,7 +129,6 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
             speculation: 0,
             has_ticks_aux: features.rdtscp,
             machine_check: [if features.machine_check { Cr4::MACHINE_CHECK.bits() } else { 0 }, 0],
-            flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
             address_space_shared: number >= usable,
             in_non_maskable: false,
             returning_at: None,
@@ -166,8 +165,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
     }
 
     fn flush_translations(&mut self) {
-        let kind = self.flush;
-        self.block_mut().flush = kind;
+        self.block_mut().flush = if F::OWN { flush::OWN } else { flush::ALL };
     }
 
     fn long_mode(&self) -> bool {
@@ -330,7 +328,7 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D, W> {
+impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> Vcpu for SvmVcpu<N, D, F, W> {
     const DECODED: bool = D::GIVEN;
 
     fn start(&mut self, state: &StartState) {
@@ -796,7 +794,11 @@ mod tests {
     use contracts::absent::Absent;
 
     /// A virtual processor around a block that nothing executes; the test plays the processor.
-    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent> {
+    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, Absent> {
+        vcpu_with(block)
+    }
+
+    fn vcpu_with<F: TranslationFlush>(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, F> {
         let block = NonNull::from(block);
         SvmVcpu {
             block,
@@ -809,7 +811,6 @@ mod tests {
             ticks_aux: 0,
             has_ticks_aux: false,
             machine_check: [Cr4::MACHINE_CHECK.bits(), 0],
-            flush: flush::ALL,
             address_space_shared: false,
             speculation: 0,
             in_non_maskable: false,
@@ -828,6 +829,22 @@ mod tests {
     }
 
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
+
+    struct Present;
+
+    impl TranslationFlush for Present {
+        const OWN: bool = true;
+    }
+
+    /// TLB_CONTROL (APM Vol. 2 §15.16.1): 1 flushes everything, 3 this guest's.
+    #[test]
+    fn the_guest_s_translations_go_alone_where_the_processor_can_tell_them() {
+        let mut block = block();
+        vcpu(&mut block).set_cr3(0x1000);
+        assert_eq!(block.flush, 1);
+        vcpu_with::<Present>(&mut block).set_cr3(0x1000);
+        assert_eq!(block.flush, 3);
+    }
 
     #[test]
     fn machine_checks_reach_the_host_whatever_the_guest_sets() {
@@ -936,7 +953,7 @@ mod tests {
     fn a_guest_that_goes_on_without_exits_shows_a_late_processor() {
         let mut block = block();
         let mut vcpu = vcpu(&mut block);
-        let interrupted_at = |vcpu: &mut SvmVcpu<_, _>, rip| {
+        let interrupted_at = |vcpu: &mut SvmVcpu<_, _, _>, rip| {
             (vcpu.block_mut().exit_code, vcpu.block_mut().rip) = (0x60, rip);
             vcpu.left_pending();
             vcpu.block().event_injection
