@@ -12,7 +12,7 @@ mod vcpu;
 
 use address::{HostPhysical, PAGE_4K};
 use backend::{BackEnd, NoWatch, Watch};
-use contracts::{CpuIndex, DecodedInstruction, NextInstruction, TranslationFlush};
+use contracts::{CpuIndex, DecodedInstruction, NextInstruction, SpinDetector, TranslationFlush};
 use core::marker::PhantomData;
 use cpu::{Features, VectorState};
 use memory::{Frames, PrivateArea};
@@ -20,20 +20,21 @@ pub use vcpu::SvmVcpu;
 
 /// The back end. `N` says whether the processor saves the address of the next instruction (hardware part `nrip-save`), `D` whether it
 /// says what an instruction was (hardware part `decode-assists`), `F` whether it can forget one guest's translations alone (hardware part
-/// `flush-by-asid`), `W` who looks at what is mapped (part `isolation-check`).
-pub struct Svm<N, D, F, W = NoWatch>(PhantomData<(N, D, F, W)>);
+/// `flush-by-asid`), `S` whether it notices a guest that spins (hardware part `pause-filter`), `W` who looks at what is mapped (part `isolation-check`).
+pub struct Svm<N, D, F, S, W = NoWatch>(PhantomData<(N, D, F, S, W)>);
 
-impl<N, D, F, W> BackEnd for Svm<N, D, F, W>
+impl<N, D, F, S, W> BackEnd for Svm<N, D, F, S, W>
 where
     N: NextInstruction + Send,
     D: DecodedInstruction + Send,
     F: TranslationFlush + Send,
+    S: SpinDetector + Send,
     W: Watch + Send,
 {
-    type Vcpu = SvmVcpu<N, D, F, W>;
+    type Vcpu = SvmVcpu<N, D, F, S, W>;
 
     fn missing(features: &Features) -> Option<&'static str> {
-        host::missing(features).or_else(|| missing_for_parts::<N, D, F>(features))
+        host::missing(features).or_else(|| missing_for_parts::<N, D, F, S>(features))
     }
 
     fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
@@ -53,7 +54,7 @@ where
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<SvmVcpu<N, D, F, W>> {
+    ) -> Option<SvmVcpu<N, D, F, S, W>> {
         let frames = vcpu::Frames {
             control_block: area.page()?,
             vector: area.pages(vector_pages(features))?,
@@ -64,9 +65,13 @@ where
 }
 
 /// What the hardware parts of this back end do not find on a processor.
-fn missing_for_parts<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush>(
-    features: &Features,
-) -> Option<&'static str> {
+fn missing_for_parts<N, D, F, S>(features: &Features) -> Option<&'static str>
+where
+    N: NextInstruction,
+    D: DecodedInstruction,
+    F: TranslationFlush,
+    S: SpinDetector,
+{
     if N::SAVED && !features.nrip_save {
         return Some(
             "this processor does not save the next instruction's address, which part nrip-save needs",
@@ -77,9 +82,13 @@ fn missing_for_parts<N: NextInstruction, D: DecodedInstruction, F: TranslationFl
             "this processor does not decode intercepted instructions, which part decode-assists needs",
         );
     }
-    (F::OWN && !features.flush_by_asid).then_some(
-        "this processor cannot forget one guest's translations alone, which part flush-by-asid needs",
-    )
+    if F::OWN && !features.flush_by_asid {
+        return Some(
+            "this processor cannot forget one guest's translations alone, which part flush-by-asid needs",
+        );
+    }
+    (S::PRESENT && !features.pause_filter)
+        .then_some("this processor does not count a guest's PAUSEs, which part pause-filter needs")
 }
 
 fn vector_pages(features: &Features) -> usize {
@@ -105,21 +114,29 @@ mod tests {
         const OWN: bool = true;
     }
 
+    impl SpinDetector for Present {
+        const PRESENT: bool = true;
+    }
+
     #[test]
     fn a_part_that_the_processor_cannot_carry_is_named() {
         let none = Features::default();
         let named = |missing: Option<&str>, part: &str| missing.is_some_and(|missing| missing.contains(part));
-        assert_eq!(missing_for_parts::<Absent, Absent, Absent>(&none), None);
-        assert!(named(missing_for_parts::<Present, Absent, Absent>(&none), "part nrip-save"));
-        assert!(named(missing_for_parts::<Absent, Present, Absent>(&none), "part decode-assists"));
-        assert!(named(missing_for_parts::<Absent, Absent, Present>(&none), "part flush-by-asid"));
+        assert_eq!(missing_for_parts::<Absent, Absent, Absent, Absent>(&none), None);
+        assert!(named(missing_for_parts::<Present, Absent, Absent, Absent>(&none), "part nrip-save"));
+        assert!(named(missing_for_parts::<Absent, Present, Absent, Absent>(&none), "part decode-assists"));
+        assert!(named(missing_for_parts::<Absent, Absent, Present, Absent>(&none), "part flush-by-asid"));
+        assert!(named(missing_for_parts::<Absent, Absent, Absent, Present>(&none), "part pause-filter"));
         let saves = Features { nrip_save: true, ..none };
-        assert_eq!(missing_for_parts::<Present, Absent, Absent>(&saves), None);
-        assert!(named(missing_for_parts::<Present, Present, Absent>(&saves), "part decode-assists"));
+        assert_eq!(missing_for_parts::<Present, Absent, Absent, Absent>(&saves), None);
+        assert!(named(missing_for_parts::<Present, Present, Absent, Absent>(&saves), "part decode-assists"));
         let both = Features { decode_assists: true, ..saves };
-        assert_eq!(missing_for_parts::<Present, Present, Absent>(&both), None);
-        assert!(named(missing_for_parts::<Present, Present, Present>(&both), "part flush-by-asid"));
-        let all = Features { flush_by_asid: true, ..both };
-        assert_eq!(missing_for_parts::<Present, Present, Present>(&all), None);
+        assert_eq!(missing_for_parts::<Present, Present, Absent, Absent>(&both), None);
+        assert!(named(missing_for_parts::<Present, Present, Present, Absent>(&both), "part flush-by-asid"));
+        let three = Features { flush_by_asid: true, ..both };
+        assert_eq!(missing_for_parts::<Present, Present, Present, Absent>(&three), None);
+        assert!(named(missing_for_parts::<Present, Present, Present, Present>(&three), "part pause-filter"));
+        let all = Features { pause_filter: true, ..three };
+        assert_eq!(missing_for_parts::<Present, Present, Present, Present>(&all), None);
     }
 }

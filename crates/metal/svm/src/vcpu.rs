@@ -6,7 +6,7 @@ use crate::{exit, permissions};
 use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
-    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState,
+    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, SpinDetector, StartState,
     TranslationFlush, Vcpu,
 };
 use core::arch::asm;
@@ -72,12 +72,25 @@ fn intercept(block: &mut ControlBlock) {
     block.intercepts_4 = ALWAYS_4.bits();
 }
 
+/// A guest that executes so many PAUSEs in one go spins: a lock that its holder lets go of is mostly had sooner.
+const PAUSES: u16 = 3000;
+/// PAUSEs that are further apart than so many cycles are not of one loop.
+const PAUSE_DISTANCE: u16 = 128;
+
+/// Has the processor count PAUSEs up to [`PAUSES`]; with `threshold` it begins anew where they are not of one loop. That they are intercepted is
+/// [`SvmVcpu::ALWAYS`]'s matter.
+fn count_pauses(block: &mut ControlBlock, threshold: bool) {
+    block.pause_count = PAUSES;
+    block.pause_threshold = if threshold { PAUSE_DISTANCE } else { 0 };
+}
+
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
 
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
-/// instruction was, `F` whether it can forget this guest's translations alone, `W` who looks at what is mapped.
-pub struct SvmVcpu<N, D, F, W = NoWatch> {
+/// instruction was, `F` whether it can forget this guest's translations alone, `S` whether it notices a guest
+/// that spins, `W` who looks at what is mapped.
+pub struct SvmVcpu<N, D, F, S, W = NoWatch> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -105,14 +118,21 @@ pub struct SvmVcpu<N, D, F, W = NoWatch> {
     late: bool,
     /// Where the guest has to take the interrupt that is pending.
     injected_at: u64,
-    parts: PhantomData<(N, D, F, W)>,
+    parts: PhantomData<(N, D, F, S, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N, D, F, W> Send for SvmVcpu<N, D, F, W> {}
+unsafe impl<N, D, F, S, W> Send for SvmVcpu<N, D, F, S, W> {}
 
-impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> SvmVcpu<N, D, F, W> {
+impl<N, D, F, S, W> SvmVcpu<N, D, F, S, W>
+where
+    N: NextInstruction,
+    D: DecodedInstruction,
+    F: TranslationFlush,
+    S: SpinDetector,
+    W: Watch,
+{
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -140,6 +160,9 @@ impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> S
         let (ports, msrs) = permissions::addresses();
         let block = vcpu.block_mut();
         intercept(block);
+        if S::PRESENT {
+            count_pauses(block, features.pause_threshold);
+        }
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -149,6 +172,9 @@ impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> S
         vcpu.start(&StartState::start_up(0));
         vcpu
     }
+
+    /// The intercepts of word 3 while no window is open.
+    const ALWAYS: Intercepts3 = if S::PRESENT { ALWAYS_3.union(Intercepts3::PAUSE) } else { ALWAYS_3 };
 
     #[inline(always)]
     fn block(&self) -> &ControlBlock {
@@ -328,8 +354,16 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> Vcpu for SvmVcpu<N, D, F, W> {
+impl<N, D, F, S, W> Vcpu for SvmVcpu<N, D, F, S, W>
+where
+    N: NextInstruction,
+    D: DecodedInstruction,
+    F: TranslationFlush,
+    S: SpinDetector,
+    W: Watch,
+{
     const DECODED: bool = D::GIVEN;
+    const SPINS: bool = S::PRESENT;
 
     fn start(&mut self, state: &StartState) {
         let page = self.general[HOST_PAGE];
@@ -354,7 +388,7 @@ impl<N: NextInstruction, D: DecodedInstruction, F: TranslationFlush, W: Watch> V
         block.interrupt_shadow = 0;
         block.exit_interruption = 0;
         block.virtual_interrupt = virtual_interrupt::MASKING;
-        block.intercepts_3 = ALWAYS_3.bits();
+        block.intercepts_3 = Self::ALWAYS.bits();
         block.es.set(&state.segments.es);
         block.cs.set(&state.segments.cs);
         block.ss.set(&state.segments.ss);
@@ -794,11 +828,13 @@ mod tests {
     use contracts::absent::Absent;
 
     /// A virtual processor around a block that nothing executes; the test plays the processor.
-    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, Absent> {
+    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, Absent, Absent> {
         vcpu_with(block)
     }
 
-    fn vcpu_with<F: TranslationFlush>(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, F> {
+    fn vcpu_with<F: TranslationFlush, S: SpinDetector>(
+        block: &mut ControlBlock,
+    ) -> SvmVcpu<Absent, Absent, F, S> {
         let block = NonNull::from(block);
         SvmVcpu {
             block,
@@ -842,8 +878,32 @@ mod tests {
         let mut block = block();
         vcpu(&mut block).set_cr3(0x1000);
         assert_eq!(block.flush, 1);
-        vcpu_with::<Present>(&mut block).set_cr3(0x1000);
+        vcpu_with::<Present, Absent>(&mut block).set_cr3(0x1000);
         assert_eq!(block.flush, 3);
+    }
+
+    impl SpinDetector for Present {
+        const PRESENT: bool = true;
+    }
+
+    #[test]
+    fn pauses_exit_where_they_are_counted_and_nowhere_else() {
+        const PAUSE: u32 = 1 << 23;
+        let mut block = block();
+        vcpu(&mut block).start(&StartState::start_up(0));
+        assert_eq!(block.intercepts_3 & PAUSE, 0);
+        let mut vcpu = vcpu_with::<Absent, Present>(&mut block);
+        // Windows come and go, and it stays.
+        vcpu.start(&StartState::start_up(0));
+        for open in [true, false] {
+            vcpu.set_window(open);
+            assert_eq!(vcpu.block().intercepts_3 & PAUSE, PAUSE);
+        }
+        // The count and the threshold lie at 03Eh and 03Ch (APM Vol. 2 appendix B).
+        for (threshold, distance) in [(true, 128), (false, 0)] {
+            count_pauses(&mut block, threshold);
+            assert_eq!((block.pause_count, block.pause_threshold), (3000, distance));
+        }
     }
 
     #[test]
@@ -953,7 +1013,7 @@ mod tests {
     fn a_guest_that_goes_on_without_exits_shows_a_late_processor() {
         let mut block = block();
         let mut vcpu = vcpu(&mut block);
-        let interrupted_at = |vcpu: &mut SvmVcpu<_, _, _>, rip| {
+        let interrupted_at = |vcpu: &mut SvmVcpu<_, _, _, _>, rip| {
             (vcpu.block_mut().exit_code, vcpu.block_mut().rip) = (0x60, rip);
             vcpu.left_pending();
             vcpu.block().event_injection
