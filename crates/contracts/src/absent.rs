@@ -3,8 +3,8 @@
 use crate::{
     ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DeadlineTimer, DecodedInstruction,
     DeliveryMode, Device, Effects, Exit, GuestTicks, HostTime, HugePages, IoApic, Leave, LegacyPic,
-    LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, StartState,
-    TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
+    LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, SpinDetector, StartState,
+    TranslationFlush, TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -50,6 +50,14 @@ impl NextInstruction for Absent {
 
 impl DecodedInstruction for Absent {
     const GIVEN: bool = false;
+}
+
+impl TranslationFlush for Absent {
+    const OWN: bool = false;
+}
+
+impl SpinDetector for Absent {
+    const PRESENT: bool = false;
 }
 
 impl UnpagedModes for Absent {
@@ -347,6 +355,10 @@ pub mod roles {
     pub type NextInstruction = Absent;
     /// The processor does not say what an instruction was.
     pub type DecodedInstruction = Absent;
+    /// All translations are forgotten at once.
+    pub type TranslationFlush = Absent;
+    /// A guest that spins does so to the end of its turn.
+    pub type SpinDetector = Absent;
     /// Nobody runs guests without paging.
     pub type UnpagedModes = Absent;
     /// Translations are forgotten at each world switch.

@@ -194,6 +194,7 @@ impl<S> FakeVcpu<S> {
 impl<S: Script> Vcpu for FakeVcpu<S> {
     /// What is decoded stands in the script; where it says `None`, the monitor has to.
     const DECODED: bool = true;
+    const SPINS: bool = true;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
 
     fn start(&mut self, state: &StartState) {

@@ -88,6 +88,18 @@ pub trait DecodedInstruction {
     const GIVEN: bool;
 }
 
+/// What the processor forgets where the translations of one guest have to go: those alone (hardware part `flush-by-asid`), or all of them.
+pub trait TranslationFlush {
+    /// Whether it can tell them apart.
+    const OWN: bool;
+}
+
+/// Who notices that a guest spins, waiting for another: the processor (hardware part `pause-filter`), or nobody.
+pub trait SpinDetector {
+    /// Whether the processor does.
+    const PRESENT: bool;
+}
+
 /// Who runs a guest in real mode and in protected mode without paging: the processor (hardware part `unrestricted-guest`), or nobody.
 pub trait UnpagedModes {
     /// Whether the processor does.
@@ -115,6 +127,9 @@ pub trait Vcpu {
     /// Whether the processor decodes what it can of an instruction that caused an exit (hardware part `decode-assists`). Where it
     /// does not, no exit says anything that would have to be decoded, and whoever asks this first leaves no code behind.
     const DECODED: bool = false;
+
+    /// Whether [`Exit::Pause`] says that the guest spins (hardware part `pause-filter`). Where it does not, there is no such exit.
+    const SPINS: bool = false;
 
     /// Whether the four directory pointers of PAE paging are state of their own, which no write of CR0, CR3 or CR4 by the hypervisor loads
     /// (SDM Vol. 3A §4.4.1): then [`Vcpu::set_directory_pointers`] has to be told.

@@ -11,7 +11,7 @@ pub use contracts::absent::roles::*;
 
 // Back end and second stage.
 #[cfg(feature = "svm")]
-pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction, Watch>;
+pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction, TranslationFlush, SpinDetector, Watch>;
 #[cfg(feature = "npt")]
 pub type Stage = npt::NestedTables;
 
@@ -25,6 +25,10 @@ pub type Stage = ept::ExtendedTables<HugePages>;
 pub type NextInstruction = nrip_save::NripSave;
 #[cfg(feature = "decode-assists")]
 pub type DecodedInstruction = decode_assists::DecodeAssists;
+#[cfg(feature = "flush-by-asid")]
+pub type TranslationFlush = flush_by_asid::FlushByAsid;
+#[cfg(feature = "pause-filter")]
+pub type SpinDetector = pause_filter::PauseFilter;
 #[cfg(feature = "unrestricted-guest")]
 pub type UnpagedModes = unrestricted_guest::UnrestrictedGuest;
 #[cfg(feature = "vpid")]

@@ -97,6 +97,13 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                             return leave;
                         }
                     }
+                    Exit::Pause if I::Vcpu::SPINS => {
+                        self.dispatch(vcpu, Exit::Pause);
+                        // Whom it waits for may wait for this very processor: where others do, they come first.
+                        if until.is_some() {
+                            return Leave::Yielded;
+                        }
+                    }
                     exit => self.dispatch(vcpu, exit),
                 }
             }

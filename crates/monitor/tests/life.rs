@@ -155,6 +155,25 @@ fn predictors_are_cleared_between_vcpus() {
     assert!(turns.starts_with(&[true, true]) && turns.ends_with(&[false, false]), "{turns:?}");
 }
 
+/// Whom it waits for may wait for its processor. Where it does not spin, its turn would go on.
+#[test]
+fn a_guest_that_spins_leaves_its_processor_to_others() {
+    let turns = |exit| {
+        let mut plans = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+        for plan in &mut plans {
+            plan.start.rax = 1;
+        }
+        let [office, banking] = plans;
+        let guests = [(office, &[][..], &[exit, OFF][..]), (banking, &[], &[OFF][..])];
+        let (_, monitor, vault): (_, &World<Product>, &Vault<Product>) = world_of_plans(false, &guests);
+        monitor.run(CpuIndex(0));
+        let came = vault.enter(0, |state, _| state.vcpus[0].lock().virt.attachments.len());
+        (came, monitor.slots[0].state())
+    };
+    assert_eq!(turns(Exit::CacheInvalidation), (Some(1), State::ShutDown));
+    assert_eq!(turns(Exit::Pause), (Some(2), State::ShutDown));
+}
+
 #[test]
 fn halting_for_ever_is_an_end() {
     let (host, _) = run([("office", 1, OnReset::Stop, &[]), ("banking", 1, OnReset::Stop, &[OFF])]);

@@ -67,10 +67,13 @@ pub trait Stage: SecondStage<Frames = OwnedFrames> + Sized {
 }
 
 /// Looks at what is mapped while guests run, and lays out what none of them may find: part `isolation-check`. What it finds wrong
-/// is a fault of ours, and stops the machine with a sentence.
+/// is a fault of ours, and stops the machine with a sentence. An entry that the processor refuses is a fault of ours too, and named.
 pub trait Watch {
     /// Private pages that it wants of each compartment.
     const PAGES: usize = 0;
+
+    /// Whether the rule that a refused entry breaks is looked for where the processor does not name it. Products do without the rules.
+    const NAMES_RULES: bool = false;
 
     /// Memory and processor are known; nothing was carved for compartments, and no other processor runs. The boot window is mapped.
     fn begin(_: &Frames, _: &Features) {}

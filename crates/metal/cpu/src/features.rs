@@ -45,6 +45,8 @@ pub struct Features {
     pub decode_assists: bool,
     /// PAUSE filter (EDX bit 10).
     pub pause_filter: bool,
+    /// PAUSE filter threshold (EDX bit 12).
+    pub pause_threshold: bool,
     /// Number of address-space identifiers, 0 included (leaf 8000_000A EBX); 0 without SVM.
     pub asids: u32,
     /// No-execute pages.
@@ -163,6 +165,7 @@ impl Features {
             flush_by_asid: bit(e10.edx, 6),
             decode_assists: bit(e10.edx, 7),
             pause_filter: bit(e10.edx, 10),
+            pause_threshold: bit(e10.edx, 12),
             asids: e10.ebx,
             nx: bit(e1.edx, 20),
             smep: bit(seven.ebx, 7),
@@ -214,7 +217,7 @@ impl Features {
     /// The first fact in which `other` differs so that one image cannot serve both processors, named; `None` where they agree.
     /// APIC identifiers differ always.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        const NAMES: [&str; 16] = [
+        const NAMES: [&str; 17] = [
             "vendor",
             "svm",
             "vmx",
@@ -222,6 +225,7 @@ impl Features {
             "nrip-save",
             "decode-assists",
             "flush-by-asid",
+            "pause-filter",
             "nx",
             "xsave",
             "vector area",
@@ -240,6 +244,7 @@ impl Features {
             self.nrip_save == other.nrip_save,
             self.decode_assists == other.decode_assists,
             self.flush_by_asid == other.flush_by_asid,
+            self.pause_filter == other.pause_filter,
             self.nx == other.nx,
             self.xsave == other.xsave && self.xcr0 == other.xcr0,
             self.vector_area == other.vector_area,

@@ -5,6 +5,8 @@
 //! looks at all that the processor could reach: no frame of another compartment is mapped, be it RAM, private area or highest table; what
 //! is the served one's is mapped in its window alone; nested tables lie in its private area and lead to its RAM alone. Otherwise the
 //! machine is stopped with a sentence. Who owns what is noted when spaces are made, from the frames that were carved and not from tables.
+//!
+//! Where a processor refuses an entry without saying why (VT-x), the back end looks for the rule that was broken.
 #![cfg_attr(not(test), no_std)]
 
 mod canary;
@@ -70,6 +72,7 @@ fn look(nested: HostPhysical) {
 
 impl Watch for IsolationCheck {
     const PAGES: usize = 1;
+    const NAMES_RULES: bool = true;
 
     fn begin(frames: &Frames, features: &Features) {
         let filled = canary::fill_free(frames, features);

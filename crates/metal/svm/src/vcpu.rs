@@ -6,7 +6,8 @@ use crate::{exit, permissions};
 use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
-    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, StartState, Vcpu,
+    Attachment, DecodedInstruction, Exit, GuestTicks, NextInstruction, PortExit, SpinDetector, StartState,
+    TranslationFlush, Vcpu,
 };
 use core::arch::asm;
 use core::marker::PhantomData;
@@ -71,12 +72,25 @@ fn intercept(block: &mut ControlBlock) {
     block.intercepts_4 = ALWAYS_4.bits();
 }
 
+/// A guest that executes so many PAUSEs in one go spins: a lock that its holder lets go of is mostly had sooner.
+const PAUSES: u16 = 3000;
+/// PAUSEs that are further apart than so many cycles are not of one loop.
+const PAUSE_DISTANCE: u16 = 128;
+
+/// Has the processor count PAUSEs up to [`PAUSES`]; with `threshold` it begins anew where they are not of one loop. That they are intercepted is
+/// [`SvmVcpu::ALWAYS`]'s matter.
+fn count_pauses(block: &mut ControlBlock, threshold: bool) {
+    block.pause_count = PAUSES;
+    block.pause_threshold = if threshold { PAUSE_DISTANCE } else { 0 };
+}
+
 /// The place in [`SvmVcpu::general`] of the page with the host's half of VMLOAD's registers; 0 while detached.
 const HOST_PAGE: usize = General::Rax as usize;
 
 /// A virtual processor. `N` says whether the processor saves the address of the next instruction, `D` whether it says what an
-/// instruction was, `W` who looks at what is mapped.
-pub struct SvmVcpu<N, D, W = NoWatch> {
+/// instruction was, `F` whether it can forget this guest's translations alone, `S` whether it notices a guest
+/// that spins, `W` who looks at what is mapped.
+pub struct SvmVcpu<N, D, F, S, W = NoWatch> {
     block: NonNull<ControlBlock>,
     block_physical: HostPhysical,
     vector: VectorState,
@@ -93,7 +107,6 @@ pub struct SvmVcpu<N, D, W = NoWatch> {
     has_ticks_aux: bool,
     /// CR4.MCE, where there is one, and the guest's own: see [`Vcpu::set_cr4`].
     machine_check: [u64; 2],
-    flush: u32,
     address_space_shared: bool,
     /// An NMI was delivered and its handler has not returned.
     in_non_maskable: bool,
@@ -105,14 +118,21 @@ pub struct SvmVcpu<N, D, W = NoWatch> {
     late: bool,
     /// Where the guest has to take the interrupt that is pending.
     injected_at: u64,
-    parts: PhantomData<(N, D, W)>,
+    parts: PhantomData<(N, D, F, S, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`), so whoever owns it may use them,
 // on any processor.
-unsafe impl<N, D, W> Send for SvmVcpu<N, D, W> {}
+unsafe impl<N, D, F, S, W> Send for SvmVcpu<N, D, F, S, W> {}
 
-impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
+impl<N, D, F, S, W> SvmVcpu<N, D, F, S, W>
+where
+    N: NextInstruction,
+    D: DecodedInstruction,
+    F: TranslationFlush,
+    S: SpinDetector,
+    W: Watch,
+{
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0 and becomes its address
     /// space identifier; where the processor has too few, several share one and flush it at every change.
     pub fn new(frames: Frames, number: u32, features: &Features) -> Self {
@@ -129,7 +149,6 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
             speculation: 0,
             has_ticks_aux: features.rdtscp,
             machine_check: [if features.machine_check { Cr4::MACHINE_CHECK.bits() } else { 0 }, 0],
-            flush: if features.flush_by_asid { flush::OWN } else { flush::ALL },
             address_space_shared: number >= usable,
             in_non_maskable: false,
             returning_at: None,
@@ -141,6 +160,9 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
         let (ports, msrs) = permissions::addresses();
         let block = vcpu.block_mut();
         intercept(block);
+        if S::PRESENT {
+            count_pauses(block, features.pause_threshold);
+        }
         block.port_permissions = ports.get();
         block.msr_permissions = msrs.get();
         block.address_space = 1 + number % usable;
@@ -150,6 +172,9 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
         vcpu.start(&StartState::start_up(0));
         vcpu
     }
+
+    /// The intercepts of word 3 while no window is open.
+    const ALWAYS: Intercepts3 = if S::PRESENT { ALWAYS_3.union(Intercepts3::PAUSE) } else { ALWAYS_3 };
 
     #[inline(always)]
     fn block(&self) -> &ControlBlock {
@@ -166,8 +191,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> SvmVcpu<N, D, W> {
     }
 
     fn flush_translations(&mut self) {
-        let kind = self.flush;
-        self.block_mut().flush = kind;
+        self.block_mut().flush = if F::OWN { flush::OWN } else { flush::ALL };
     }
 
     fn long_mode(&self) -> bool {
@@ -330,8 +354,16 @@ unsafe fn world_switch(block: u64, general: *mut [u64; 16]) {
     }
 }
 
-impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D, W> {
+impl<N, D, F, S, W> Vcpu for SvmVcpu<N, D, F, S, W>
+where
+    N: NextInstruction,
+    D: DecodedInstruction,
+    F: TranslationFlush,
+    S: SpinDetector,
+    W: Watch,
+{
     const DECODED: bool = D::GIVEN;
+    const SPINS: bool = S::PRESENT;
 
     fn start(&mut self, state: &StartState) {
         let page = self.general[HOST_PAGE];
@@ -356,7 +388,7 @@ impl<N: NextInstruction, D: DecodedInstruction, W: Watch> Vcpu for SvmVcpu<N, D,
         block.interrupt_shadow = 0;
         block.exit_interruption = 0;
         block.virtual_interrupt = virtual_interrupt::MASKING;
-        block.intercepts_3 = ALWAYS_3.bits();
+        block.intercepts_3 = Self::ALWAYS.bits();
         block.es.set(&state.segments.es);
         block.cs.set(&state.segments.cs);
         block.ss.set(&state.segments.ss);
@@ -796,7 +828,13 @@ mod tests {
     use contracts::absent::Absent;
 
     /// A virtual processor around a block that nothing executes; the test plays the processor.
-    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent> {
+    fn vcpu(block: &mut ControlBlock) -> SvmVcpu<Absent, Absent, Absent, Absent> {
+        vcpu_with(block)
+    }
+
+    fn vcpu_with<F: TranslationFlush, S: SpinDetector>(
+        block: &mut ControlBlock,
+    ) -> SvmVcpu<Absent, Absent, F, S> {
         let block = NonNull::from(block);
         SvmVcpu {
             block,
@@ -809,7 +847,6 @@ mod tests {
             ticks_aux: 0,
             has_ticks_aux: false,
             machine_check: [Cr4::MACHINE_CHECK.bits(), 0],
-            flush: flush::ALL,
             address_space_shared: false,
             speculation: 0,
             in_non_maskable: false,
@@ -828,6 +865,46 @@ mod tests {
     }
 
     const WINDOW: u32 = Intercepts3::VIRTUAL_INTERRUPT.bits();
+
+    struct Present;
+
+    impl TranslationFlush for Present {
+        const OWN: bool = true;
+    }
+
+    /// TLB_CONTROL (APM Vol. 2 §15.16.1): 1 flushes everything, 3 this guest's.
+    #[test]
+    fn the_guest_s_translations_go_alone_where_the_processor_can_tell_them() {
+        let mut block = block();
+        vcpu(&mut block).set_cr3(0x1000);
+        assert_eq!(block.flush, 1);
+        vcpu_with::<Present, Absent>(&mut block).set_cr3(0x1000);
+        assert_eq!(block.flush, 3);
+    }
+
+    impl SpinDetector for Present {
+        const PRESENT: bool = true;
+    }
+
+    #[test]
+    fn pauses_exit_where_they_are_counted_and_nowhere_else() {
+        const PAUSE: u32 = 1 << 23;
+        let mut block = block();
+        vcpu(&mut block).start(&StartState::start_up(0));
+        assert_eq!(block.intercepts_3 & PAUSE, 0);
+        let mut vcpu = vcpu_with::<Absent, Present>(&mut block);
+        // Windows come and go, and it stays.
+        vcpu.start(&StartState::start_up(0));
+        for open in [true, false] {
+            vcpu.set_window(open);
+            assert_eq!(vcpu.block().intercepts_3 & PAUSE, PAUSE);
+        }
+        // The count and the threshold lie at 03Eh and 03Ch (APM Vol. 2 appendix B).
+        for (threshold, distance) in [(true, 128), (false, 0)] {
+            count_pauses(&mut block, threshold);
+            assert_eq!((block.pause_count, block.pause_threshold), (3000, distance));
+        }
+    }
 
     #[test]
     fn machine_checks_reach_the_host_whatever_the_guest_sets() {
@@ -936,7 +1013,7 @@ mod tests {
     fn a_guest_that_goes_on_without_exits_shows_a_late_processor() {
         let mut block = block();
         let mut vcpu = vcpu(&mut block);
-        let interrupted_at = |vcpu: &mut SvmVcpu<_, _>, rip| {
+        let interrupted_at = |vcpu: &mut SvmVcpu<_, _, _, _>, rip| {
             (vcpu.block_mut().exit_code, vcpu.block_mut().rip) = (0x60, rip);
             vcpu.left_pending();
             vcpu.block().event_injection

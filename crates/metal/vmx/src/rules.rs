@@ -1,4 +1,5 @@
-//! The rules of a VM entry (SDM Vol. 3C §27.2 and §27.3), to name the one that a refused entry breaks. Nothing asks this in a release build.
+//! The rules of a VM entry (SDM Vol. 3C §27.2 and §27.3), to name the one that a refused entry breaks. Nothing asks this in a product: see
+//! [`Watch::NAMES_RULES`](backend::Watch::NAMES_RULES).
 //!
 //! Of the rules those are here that this back end's use of the controls can break: what it never switches on has none.
 

@@ -474,8 +474,7 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         };
         let rule = match rule {
             None if self.in_real_mode() => Some("real mode needs part real-mode"),
-            // Release builds do without the rules.
-            None if cfg!(debug_assertions) => rules::broken(&self.hardware, &self.facts.processor),
+            None if W::NAMES_RULES => rules::broken(&self.hardware, &self.facts.processor),
             named => named,
         };
         Exit::Failed(EntryFailure { code, rule })
@@ -1057,16 +1056,23 @@ pub mod tests {
         }
     }
 
-    pub type Modelled = VmxVcpu<Present, Present, Present, NoWatch, Model>;
+    /// Has the rule named that a refused entry breaks, and looks at nothing else.
+    pub struct Looking;
 
-    impl<U, T, D> VmxVcpu<U, T, D, NoWatch, Model> {
+    impl Watch for Looking {
+        const NAMES_RULES: bool = true;
+    }
+
+    pub type Modelled = VmxVcpu<Present, Present, Present, Looking, Model>;
+
+    impl<U, T, D> VmxVcpu<U, T, D, Looking, Model> {
         /// The fields.
         pub fn into_model(self) -> Model {
             self.hardware
         }
     }
 
-    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, NoWatch, Model> {
+    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Looking, Model> {
         let capabilities = everything();
         let facts = Facts {
             controls: Controls::compute::<U, T, D>(&capabilities, true).unwrap(),
@@ -1080,7 +1086,7 @@ pub mod tests {
     }
 
     /// A virtual processor as `attach` leaves it, but for the registers of a real processor.
-    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, NoWatch, Model> {
+    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Looking, Model> {
         let mut vcpu = of_parts::<U, T, D>();
         vcpu.write_controls();
         for (field, value) in [
@@ -1142,7 +1148,7 @@ pub mod tests {
     #[test]
     fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
         let mut vcpu = attach::<Absent, Absent, Absent>();
-        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, NoWatch, Model>, field| vcpu.hardware.read(field);
+        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Looking, Model>, field| vcpu.hardware.read(field);
         let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
         let protected = Cr0::EXTENSION_TYPE | Cr0::PROTECTION;
         vcpu.set_cr0(protected);

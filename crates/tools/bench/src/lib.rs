@@ -5,12 +5,14 @@
 //! session: it is ended when the session is dropped, and the kernel ends it when this process dies in any other way.
 
 mod bochs;
+mod kvm;
 mod machine;
 mod qemu;
 mod session;
 
 use std::path::PathBuf;
 
+pub use kvm::{Nested, choose};
 pub use machine::{BenchMachine, BootMethod, Emulator};
 pub use session::{End, Event, Input, Session};
 
@@ -38,7 +40,7 @@ pub enum Accelerator {
     Tcg,
     /// The host's processor, through KVM with nested virtualization.
     Kvm,
-    /// KVM where the host offers what the machine needs, else TCG.
+    /// KVM where the host offers what the machine needs, else the emulator itself.
     Auto,
 }
 
@@ -54,6 +56,8 @@ pub struct Start {
     /// The folder with builds of emulators beside the system's, for machines that ask for one. Each is laid out as Debian's packages are:
     /// `NAME/usr/bin/qemu-system-x86_64` and so on.
     pub builds: PathBuf,
+    /// Where the host's files are that say what KVM offers: `/`, but for tests.
+    pub host: PathBuf,
     /// Further arguments for the emulator, as tests need them.
     pub arguments: Vec<String>,
 }
@@ -66,6 +70,7 @@ impl Start {
             accelerator: Accelerator::default(),
             instruction_count: false,
             builds: PathBuf::new(),
+            host: PathBuf::from("/"),
             arguments: Vec::new(),
         }
     }
@@ -123,7 +128,9 @@ pub enum Error {
         message: String,
     },
     /// KVM was asked for, and this host cannot do it.
-    #[error("this host cannot accelerate an AMD hypervisor with KVM ({0}): take `--accelerator tcg`")]
+    #[error(
+        "this host cannot run a hypervisor under KVM ({0}): take `--accelerator tcg`, and a machine that is emulated"
+    )]
     NoAcceleration(String),
     /// What is asked for is beyond this machine's emulator.
     #[error("{0}")]

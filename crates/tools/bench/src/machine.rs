@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::Error;
+use crate::{Error, Nested};
 
 /// Which emulator.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -44,6 +44,10 @@ pub struct BenchMachine {
     pub build: Option<String>,
     /// The emulator's word for the processor.
     pub cpu: String,
+    /// QEMU: the machine is the host's own processor under KVM, which offers this virtualization to it; `cpu` is then "host". What is seen on it
+    /// is evidence of the kind `nested`. Without it, the machine is emulated.
+    #[serde(default)]
+    pub nested: Option<Nested>,
     /// Number of processors, 1 to 64.
     pub cpus: u32,
     /// Memory in MiB, 64 to 65536.
@@ -84,6 +88,11 @@ impl BenchMachine {
         {
             return Err(malformed("build is the name of a folder, such as \"qemu-10.0\"".to_owned()));
         }
+        if machine.nested.is_some() != (machine.cpu == "host") {
+            return Err(malformed(
+                "cpu = \"host\" and nested go together: such a machine is KVM's".to_owned(),
+            ));
+        }
         if machine.emulator == Emulator::Bochs {
             // Bochs loads nothing but what its firmware boots, takes 2 GiB in one piece, and has a fixed set of devices.
             if machine.boot == BootMethod::Kernel {
@@ -91,6 +100,9 @@ impl BenchMachine {
             }
             if machine.memory_mib > 2048 {
                 return Err(malformed("Bochs takes at most 2048 MiB".to_owned()));
+            }
+            if machine.nested.is_some() {
+                return Err(malformed("Bochs does not use KVM".to_owned()));
             }
             if machine.build.is_some() {
                 return Err(malformed("a build can be chosen of QEMU only".to_owned()));

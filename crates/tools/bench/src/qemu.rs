@@ -1,9 +1,8 @@
 //! QEMU's command line.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::{Accelerator, BenchMachine, EXIT_PORT, Error, Media, Start};
+use crate::{Accelerator, BenchMachine, EXIT_PORT, Error, Media, Nested, Start};
 
 pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -55,18 +54,27 @@ pub(crate) fn arguments(machine: &BenchMachine, start: &Start) -> Result<Vec<Str
     add(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
     add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
     if start.instruction_count {
-        if start.accelerator == Accelerator::Kvm {
+        if start.accelerator == Accelerator::Kvm || machine.nested.is_some() {
             return Err(Error::Unsupported(
-                "KVM cannot count instructions: take `--accelerator tcg`".to_owned(),
+                "KVM cannot count instructions: take `--accelerator tcg`, and a machine that is emulated"
+                    .to_owned(),
             ));
         }
         add(&["-accel", "tcg"]);
         add(&["-icount", "shift=0,sleep=off", "-rtc", "base=2024-01-01,clock=vm", "-seed", "1"]);
     } else {
-        let kvm = match start.accelerator {
-            Accelerator::Tcg => false,
-            Accelerator::Auto => kvm_obstacle().is_none(),
-            Accelerator::Kvm => match kvm_obstacle() {
+        // QEMU emulates AMD's processors alone.
+        let obstacle = || machine.nested.unwrap_or(Nested::Svm).obstacle(&start.host);
+        let kvm = match (start.accelerator, machine.nested) {
+            (Accelerator::Tcg, None) => false,
+            (Accelerator::Tcg, Some(_)) => {
+                return Err(Error::Unsupported(format!(
+                    "bench machine \"{}\" is the host's own processor: take `--accelerator kvm`",
+                    machine.name
+                )));
+            }
+            (Accelerator::Auto, None) => obstacle().is_none(),
+            (Accelerator::Kvm, _) | (Accelerator::Auto, Some(_)) => match obstacle() {
                 Some(obstacle) => return Err(Error::NoAcceleration(obstacle)),
                 None => true,
             },
@@ -94,23 +102,4 @@ pub(crate) fn arguments(machine: &BenchMachine, start: &Start) -> Result<Vec<Str
     }
     arguments.extend(start.arguments.iter().cloned());
     Ok(arguments)
-}
-
-/// Why this host cannot run an AMD hypervisor under KVM, if so.
-fn kvm_obstacle() -> Option<String> {
-    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-        return Some(format!("/dev/kvm cannot be opened: {error}"));
-    }
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let svm = cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("flags"))
-        .any(|line| line.split_whitespace().any(|flag| flag == "svm"));
-    if !svm {
-        return Some("its processor has no SVM".to_owned());
-    }
-    match fs::read_to_string("/sys/module/kvm_amd/parameters/nested") {
-        Ok(nested) if matches!(nested.trim(), "1" | "Y" | "y") => None,
-        _ => Some("kvm_amd has nested virtualization off".to_owned()),
-    }
 }

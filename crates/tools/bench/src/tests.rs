@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Accelerator, BenchMachine, Emulator, Error, Media, Start, bochs, qemu};
+use crate::{Accelerator, BenchMachine, Emulator, Error, Media, Nested, Start, bochs, choose, qemu};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../build-configs")
@@ -48,6 +48,10 @@ fn mistakes_in_a_machine_are_named() {
         ("boot = \"iso\"", "boot = \"iso\"\ndevices = [\"edu\"]", "devices can be added to QEMU only"),
         ("boot = \"iso\"", "boot = \"iso\"\nbuild = \"qemu-10.0\"", "a build can be chosen of QEMU only"),
         ("boot = \"iso\"", "boot = \"iso\"\nbuild = \"../elsewhere\"", "build is the name of a folder"),
+        ("cpu = \"ryzen\"", "cpu = \"host\"", "cpu = \"host\" and nested go together"),
+        ("cpu = \"ryzen\"", "cpu = \"ryzen\"\nnested = \"svm\"", "cpu = \"host\" and nested go together"),
+        ("cpu = \"ryzen\"", "cpu = \"host\"\nnested = \"svm\"", "Bochs does not use KVM"),
+        ("cpu = \"ryzen\"", "cpu = \"host\"\nnested = \"vt-x\"", "unknown variant `vt-x`"),
         ("name = \"bochs-ryzen\"", "name = \"other\"", "its name is \"other\""),
         ("cpus = 2", "cpu-count = 2", "unknown field `cpu-count`"),
     ] {
@@ -117,4 +121,111 @@ fn a_build_has_its_own_firmware_and_modules() {
     assert!(has(&found.arguments(), ["-L", build.join("usr/share/qemu").to_str().unwrap()]));
     assert!(has(&found.arguments(), ["-L", build.join("usr/share/seabios").to_str().unwrap()]));
     assert!(qemu::Build::of(&self::machine("qemu-amd-epyc"), folder.path()).unwrap().is_none());
+}
+
+/// A host that is made up: what its files say.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new(flags: &str, module: &str, nested: &str) -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.write("dev/kvm", "");
+        host.write(
+            "proc/cpuinfo",
+            &format!("processor\t: 0\nvmx flags\t: vmx svm\nflags\t\t: fpu {flags} lm\n"),
+        );
+        host.write(&format!("sys/module/{module}/parameters/nested"), nested);
+        host
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn remove(self, path: &str) -> Self {
+        fs::remove_file(self.root().join(path)).unwrap();
+        self
+    }
+
+    fn root(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+#[test]
+fn what_a_host_offers_under_kvm_is_read_from_its_files() {
+    let intel = |nested| Host::new("vmx", "kvm_intel", nested);
+    for (host, kind) in [
+        (intel("Y\n"), Nested::Vmx),
+        (intel("1\n"), Nested::Vmx),
+        (Host::new("svm", "kvm_amd", "1\n"), Nested::Svm),
+        (Host::new("svm", "kvm_amd", "Y\n"), Nested::Svm),
+    ] {
+        assert_eq!(kind.obstacle(host.root()), None);
+    }
+    for (host, kind, words) in [
+        (intel("Y").remove("dev/kvm"), Nested::Vmx, "/dev/kvm cannot be opened: "),
+        (intel("N\n"), Nested::Vmx, "kvm_intel has nested virtualization off"),
+        (intel("0\n"), Nested::Vmx, "kvm_intel has nested virtualization off"),
+        (
+            intel("Y").remove("sys/module/kvm_intel/parameters/nested"),
+            Nested::Vmx,
+            "kvm_intel offers its guests cannot be read",
+        ),
+        (intel("Y").remove("proc/cpuinfo"), Nested::Vmx, "its processor has no vmx"),
+        (Host::new("svm", "kvm_intel", "Y"), Nested::Vmx, "its processor has no vmx"),
+        (intel("Y"), Nested::Svm, "its processor has no svm"),
+        (Host::new("svm", "kvm_amd", "0"), Nested::Svm, "kvm_amd has nested virtualization off"),
+    ] {
+        let obstacle = kind.obstacle(host.root()).unwrap();
+        assert!(obstacle.contains(words), "{obstacle}");
+    }
+}
+
+#[test]
+fn the_host_s_own_processor_is_chosen_where_it_offers_what_is_needed_and_nowhere_else() {
+    let intel = ["bochs-skylake", "qemu-kvm-intel"].map(machine);
+    let amd = ["qemu-amd-epyc", "qemu-kvm-amd"].map(machine);
+    let (offers, none) = (Host::new("vmx", "kvm_intel", "Y"), Host::new("vmx", "kvm_intel", "N"));
+    let chosen = |machines: &[BenchMachine], accelerator, host: &Host| {
+        choose(machines, accelerator, host.root()).map(|machine| machine.name.clone())
+    };
+    for (machines, accelerator, host, name) in [
+        (&intel, Accelerator::Tcg, &offers, "bochs-skylake"),
+        (&intel, Accelerator::Auto, &offers, "qemu-kvm-intel"),
+        (&intel, Accelerator::Auto, &none, "bochs-skylake"),
+        // Asked for: the refusal says what is missing.
+        (&intel, Accelerator::Kvm, &none, "qemu-kvm-intel"),
+        // The other vendor's.
+        (&amd, Accelerator::Auto, &offers, "qemu-amd-epyc"),
+        (&amd, Accelerator::Kvm, &offers, "qemu-kvm-amd"),
+    ] {
+        assert_eq!(chosen(machines, accelerator, host).as_deref(), Some(name));
+    }
+    assert_eq!(chosen(&intel[..1], Accelerator::Kvm, &offers), None);
+    assert_eq!(chosen(&intel[1..], Accelerator::Tcg, &offers), None);
+}
+
+#[test]
+fn kvm_is_used_where_the_host_offers_it_and_missed_by_a_sentence() {
+    let (own, epyc) = (machine("qemu-kvm-intel"), machine("qemu-amd-epyc"));
+    let (offers, none) = (Host::new("vmx", "kvm_intel", "Y"), Host::new("vmx", "kvm_intel", "N"));
+    let start = |accelerator, host: &Host| Start { accelerator, host: host.root().to_owned(), ..kernel() };
+    for accelerator in [Accelerator::Kvm, Accelerator::Auto] {
+        let arguments = qemu::arguments(&own, &start(accelerator, &offers)).unwrap();
+        assert!(has(&arguments, ["-accel", "kvm"]) && has(&arguments, ["-cpu", "host"]));
+        let error = qemu::arguments(&own, &start(accelerator, &none)).unwrap_err();
+        assert!(error.to_string().contains("kvm_intel has nested virtualization off"), "{error}");
+    }
+    let error = qemu::arguments(&own, &start(Accelerator::Tcg, &offers)).unwrap_err();
+    assert!(error.to_string().contains("take `--accelerator kvm`"), "{error}");
+    let counted = Start { instruction_count: true, ..start(Accelerator::Auto, &offers) };
+    assert!(matches!(qemu::arguments(&own, &counted), Err(Error::Unsupported(_))));
+    // An emulated AMD processor on a host that has none.
+    let arguments = qemu::arguments(&epyc, &start(Accelerator::Auto, &offers)).unwrap();
+    assert!(has(&arguments, ["-accel", "tcg,thread=single"]));
+    let error = qemu::arguments(&epyc, &start(Accelerator::Kvm, &offers)).unwrap_err();
+    assert!(error.to_string().contains("its processor has no svm"), "{error}");
 }

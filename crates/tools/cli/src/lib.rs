@@ -3,6 +3,7 @@
 //! Tools row. The words are in [`words`], one module for each command; everything that a command prints for a program to
 //! read goes to standard output, everything for a person to standard error.
 
+pub mod absence;
 pub mod build;
 pub mod console;
 pub mod demonstration;

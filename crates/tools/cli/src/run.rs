@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Accelerator, BenchMachine, BootMethod, Emulator, Event, Media, Session, Start};
 use manifest::{Checked, Environment};
+use profile::Profile;
 use tempfile::TempDir;
 
 use crate::console::Line;
@@ -44,12 +45,15 @@ impl From<Event> for Message {
 /// Carries out `run`.
 pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
     let profile = tree.profile(words.profile.as_deref().unwrap_or(demonstration::PROFILE))?;
-    let machine_name = words
-        .bench_machine
-        .clone()
-        .or_else(|| profile.bench_machines.first().cloned())
-        .unwrap_or_else(|| "qemu-amd-epyc".to_owned());
-    let machine = tree.bench_machine(&machine_name)?;
+    let accelerator = match words.accelerator {
+        words::Accelerator::Tcg => Accelerator::Tcg,
+        words::Accelerator::Kvm => Accelerator::Kvm,
+        words::Accelerator::Auto => Accelerator::Auto,
+    };
+    let machine = match &words.bench_machine {
+        Some(name) => tree.bench_machine(name)?,
+        None => choose(tree, &profile, accelerator)?,
+    };
 
     let mode = words.interactive.then_some("shell");
     let (_demonstration, manifest) = match &words.manifest {
@@ -66,11 +70,7 @@ pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
 
     let until = words.until.as_deref().map(|word| Until::parse(word, &names));
     let start = Start {
-        accelerator: match words.accelerator {
-            words::Accelerator::Tcg => Accelerator::Tcg,
-            words::Accelerator::Kvm => Accelerator::Kvm,
-            words::Accelerator::Auto => Accelerator::Auto,
-        },
+        accelerator,
         // Bochs' clock counts instructions whether it is asked or not.
         instruction_count: words.icount && machine.emulator == Emulator::Qemu,
         builds: tree.emulators(),
@@ -93,6 +93,21 @@ pub fn command(tree: &Tree, words: &RunWords) -> Result<Outcome, Failure> {
     }
 }
 
+/// The profile's machine for that accelerator.
+fn choose(tree: &Tree, profile: &Profile, accelerator: Accelerator) -> Result<BenchMachine, Failure> {
+    let names = profile.bench_machines.iter();
+    let machines = names.map(|name| tree.bench_machine(name)).collect::<Result<Vec<_>, _>>()?;
+    if machines.is_empty() {
+        return tree.bench_machine("qemu-amd-epyc");
+    }
+    bench::choose(&machines, accelerator, Path::new("/")).cloned().ok_or_else(|| {
+        Failure::environment(
+            format!("profile {} has no bench machine for that accelerator", profile.name),
+            "take another one with `--accelerator` or `--bench-machine`; build-configs/ has them all",
+        )
+    })
+}
+
 /// A value as one line of JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string(value)
@@ -105,7 +120,7 @@ fn is_demonstration(tree: &Tree, manifest: &Path) -> bool {
 }
 
 /// What a manifest is checked against: the profile, and the machine that it will run on.
-pub fn environment(profile: &profile::Profile, machine: &BenchMachine) -> Environment {
+pub fn environment(profile: &Profile, machine: &BenchMachine) -> Environment {
     Environment {
         machine_memory: Some(u64::from(machine.memory_mib) << 20),
         machine_cpus: Some(machine.cpus),

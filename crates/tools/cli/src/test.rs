@@ -16,7 +16,7 @@ use crate::progress::{Progress, watch};
 use crate::toolchain::{Toolchain, on_path};
 use crate::tree::Tree;
 use crate::words::TestWords;
-use crate::{Failure, Outcome, build, demonstration};
+use crate::{Failure, Outcome, absence, build, demonstration};
 
 pub use count::{Counts, Reading};
 
@@ -203,18 +203,25 @@ impl Tester<'_> {
         self.try_step(Step { name: "the fuzzers' corpora".into(), command, reading: Reading::Libtest });
     }
 
-    /// The image of each profile, and of each part alone; the lints see what is compiled for bare metal only.
+    /// The image of each profile, which has its parts and nothing of others; images with no part, each part alone and all of them. The lints
+    /// see what is compiled for bare metal only.
     fn images(&mut self, profiles: &[Profile]) {
         let toolchain = match Toolchain::find() {
             Ok(toolchain) => toolchain,
             Err(failure) => return self.tried("a toolchain for bare metal", Err(failure)),
         };
+        let catalogue = match Catalogue::of_tree(self.tree.root()) {
+            Ok(catalogue) => catalogue,
+            Err(error) => return self.tried("the list of parts", Err(error.into())),
+        };
         let mut panics = self.cargo(&["run", "--quiet", "--locked", "--package", "panics", "--"]);
         for profile in profiles {
             let built = build::profile_image(self.tree, profile).and_then(|folder| {
                 let size = fs::metadata(folder.join(build::ELF))?.len();
-                panics.arg(folder.join(build::DEBUG));
-                Ok(format!(" ({size} bytes)"))
+                let debug = folder.join(build::DEBUG);
+                let absent = absence::check(&fs::read(&debug)?, catalogue.names(), |part| profile.has(part))?;
+                panics.arg(debug);
+                Ok(format!(" ({size} bytes, nothing in it of {absent} other parts)"))
             });
             self.tried(&format!("image of {}", profile.name), built);
         }
@@ -237,17 +244,13 @@ impl Tester<'_> {
                 "the toolchain for bare metal has no clippy; `./ringfence setup` installs it",
             );
         }
-        let parts = match Catalogue::of_tree(self.tree.root()) {
-            Ok(catalogue) => catalogue.names().map(str::to_owned).collect::<Vec<_>>(),
-            Err(error) => return self.tried("the list of parts", Err(error.into())),
-        };
-        for part in parts {
-            let command = toolchain.image(self.tree, "check", &folder, std::slice::from_ref(&part));
-            self.try_step(Step {
-                name: format!("image with {part} alone"),
-                command,
-                reading: Reading::Status,
-            });
+        let all = catalogue.names().map(str::to_owned).collect::<Vec<_>>();
+        let alone = all.iter().map(|part| (format!("{part} alone"), std::slice::from_ref(part)));
+        let none_and_all = [("no part".to_owned(), &[][..]), ("every part".to_owned(), &all[..])];
+        for (what, parts) in none_and_all.into_iter().chain(alone) {
+            let command = toolchain.image(self.tree, "check", &folder, parts);
+            let name = format!("image with {what}");
+            self.try_step(Step { name, command, reading: Reading::Status });
         }
         for guest in self.guests() {
             let folder = self.tree.target().join("guests");

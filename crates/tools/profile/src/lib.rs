@@ -177,6 +177,17 @@ impl Profile {
                 ));
             }
         }
+        // Without unrestricted guests the guest is shown a page of the hypervisor's, which the check is there to find.
+        if self.has("vmx") && self.has("isolation-check") && !self.has("unrestricted-guest") {
+            return Err(Error::sentence(
+                format!(
+                    "profile \"{}\" has parts vmx and isolation-check, and not unrestricted-guest: a guest then reads the page table that it runs on \
+                     without paging, which is none of its RAM, and the check would stop the machine",
+                    self.name
+                ),
+                "add unrestricted-guest, or leave isolation-check out".to_owned(),
+            ));
+        }
         Ok(())
     }
 

@@ -41,13 +41,14 @@ const fn requirement(
 }
 
 /// Everything that a part or a profile can require (AMD APM Vol. 3, appendix E; Intel SDM Vol. 2A, CPUID).
-pub const REQUIREMENTS: [Requirement; 10] = [
+pub const REQUIREMENTS: [Requirement; 11] = [
     requirement("svm", "AMD virtualization (SVM)", 0x8000_0001, Register::Ecx, 2),
     requirement("npt", "nested paging (NPT)", 0x8000_000a, Register::Edx, 0),
     requirement("vmx", "Intel virtualization (VT-x)", 1, Register::Ecx, 5),
     requirement("nrip-save", "saved next instruction pointer (NRIPS)", 0x8000_000a, Register::Edx, 3),
     requirement("flush-by-asid", "flush by ASID", 0x8000_000a, Register::Edx, 6),
     requirement("decode-assists", "decode assists", 0x8000_000a, Register::Edx, 7),
+    requirement("pause-filter", "pause filter", 0x8000_000a, Register::Edx, 10),
     requirement("x2apic", "x2APIC", 1, Register::Ecx, 21),
     requirement("one-gib-pages", "1 GiB pages", 0x8000_0001, Register::Edx, 26),
     requirement("invariant-tsc", "invariant time stamp counter", 0x8000_0007, Register::Edx, 8),

@@ -131,6 +131,22 @@ fn mistakes_get_a_sentence() {
     assert!(broken.place.is_some(), "{broken:?}");
 }
 
+/// What the check would find wrong is so on purpose.
+#[test]
+fn the_isolation_check_needs_unrestricted_guests_on_intel() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let catalogue = Catalogue::of_tree(&root).unwrap();
+    let load = |parts: &str| {
+        let text = format!("{HEAD}parts = [\"ept\", \"schedule-static\", \"isolation-check\", {parts}]\n");
+        let folder = folder(&[("lab.toml", &text)]);
+        Profile::load_with(&folder.path().join("lab.toml"), &catalogue)
+    };
+    let error = load("\"vmx\"").unwrap_err();
+    assert!(error.message.contains("isolation-check, and not unrestricted-guest"), "{error:?}");
+    assert!(load("\"vmx\", \"unrestricted-guest\"").is_ok());
+    assert!(load("\"svm\"").is_ok());
+}
+
 #[test]
 fn a_circle_of_two_is_refused() {
     let other = "format = 1\nname = \"other\"\nsummary = \"s\"\ninherit = \"lab\"\n";
