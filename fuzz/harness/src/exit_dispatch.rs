@@ -413,7 +413,7 @@ fn exit(vcpu: &mut FakeVcpu<Guest>, tape: &mut Tape) -> Exit {
         ),
         245 | 246 => Exit::TaskSwitch,
         247 => Exit::HostInit,
-        248 => Exit::Failed(EntryFailure { code: tape.quad() }),
+        248 => Exit::Failed(EntryFailure { code: tape.quad(), rule: None }),
         249 => Exit::Unknown(tape.quad()),
         250 => Exit::Shutdown,
         _ => {
