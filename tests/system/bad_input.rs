@@ -117,25 +117,32 @@ fn one() -> Guests {
     Guests::new(&[("office", "vcpus = 1", "ringfence.mode=clock")])
 }
 
-/// One sentence names what is missing and on which processor; it is the first thing that is said, before anything is touched.
+/// One sentence names what is missing, on which processor, and what would fit; it is the first thing that is said, before anything is
+/// touched.
 #[test]
 fn a_processor_without_what_the_product_needs_is_refused() {
     let guests = one();
     let mut case = Case::new(PROFILE, "qemu-amd-epyc", &guests);
-    for (processor, missing) in [
-        ("qemu64,-svm", "this processor has no AMD-V (SVM), which part svm needs"),
-        ("EPYC,-npt", "this processor has AMD-V but no nested paging, which part npt needs"),
-        ("EPYC,-nx", "this processor has no no-execute pages, which part svm needs"),
-        ("Haswell", "this processor has no AMD-V (SVM), which part svm needs"),
+    let none = "); no shipped profile fits";
+    for (processor, missing, remedy) in [
+        ("qemu64,-svm", "this processor has no AMD-V (SVM), which part svm needs", none),
+        ("EPYC,-npt", "this processor has AMD-V but no nested paging, which part npt needs", none),
+        ("EPYC,-nx", "this processor has no no-execute pages, which part svm needs", ")"),
+        // QEMU has no VT-x here.
+        ("Haswell", "this processor has no AMD-V (SVM), which part svm needs", none),
     ] {
         processor.clone_into(&mut case.machine.cpu);
         let said = case.say(Some(&case.module));
-        refused(&said, &[missing, "(processor signature 0x"]);
+        refused(&said, &[missing, " (processor signature 0x"]);
+        assert!(
+            said.lines().any(|line| line.contains("refused: ") && line.trim_end().ends_with(remedy)),
+            "{said}"
+        );
         assert_eq!(said.lines().filter(|line| line.starts_with("ringfence| ")).count(), 1, "{said}");
     }
     // The same sentence for what a part of the hardware's features needs.
     let case = Case::new("lab-amd-nrip", "qemu-amd-epyc", &guests);
-    case.refused(&case.module, &["part nrip-save needs"]);
+    case.refused(&case.module, &["part nrip-save needs", "; profile lab-amd-npt-static would fit"]);
 }
 
 /// Truncated at each border of the format and elsewhere, extended, empty, missing.

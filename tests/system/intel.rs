@@ -51,11 +51,13 @@ fn demonstrated(ran: &Ran, profile: &str, processors: u8) {
     }
 }
 
-/// An image on a machine that it was not built for says what is missing, and turns the machine off.
-pub fn refused(profile: &str, bench_machine: &str, sentence: &str) {
+/// An image on a machine that it was not built for says what is missing, on which processor and that the profile `fitting` would fit, and
+/// turns the machine off.
+pub fn refused(profile: &str, bench_machine: &str, sentence: &str, fitting: &str) {
     let ran = run(&["run", profile, "--bench-machine", bench_machine, "--timeout", LIMIT, "--json"]);
-    assert_ne!(ran.code, Some(0), "{}", ran.transcript());
-    ran.find("ringfence", &format!("refused: {sentence}"));
+    ran.expect_code(1);
+    let said = &ran.find("ringfence", &format!("refused: {sentence} (processor signature 0x")).text;
+    assert!(said.ends_with(&format!("; profile {fitting} would fit")), "{}", ran.transcript());
     assert_eq!(ran.count("ringfence", "compartment"), 0, "{}", ran.transcript());
     assert_eq!(ran.count("ringfence", "host fault"), 0, "{}", ran.transcript());
 }

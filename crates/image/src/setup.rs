@@ -1,7 +1,7 @@
 //! Judges the machine and the boot module, builds the compartments, and lets the processors go. Until everything was judged, no
 //! compartment exists; where anything does not fit, one sentence says what, and the machine is turned off.
 
-use crate::image::{COMPARTMENTS, PROFILE, Product, VCPUS};
+use crate::image::{COMPARTMENTS, PROFILE, Product, REQUIREMENTS, VCPUS};
 use crate::parts::{BackEnd, ClockPage, Stage, Watch};
 use address::HostPhysical;
 use backend::{BackEnd as _, Stage as _, Watch as _};
@@ -43,11 +43,11 @@ const EXTENTS: usize = memory::MOST_EXTENTS + 1;
 static SYMBOL_TABLE: [u8; symbols::CAPACITY] = [0; symbols::CAPACITY];
 
 /// What the boot code has to know of this image.
-pub const PRODUCT: boot::Product = boot::Product { missing, run };
+pub const PRODUCT: boot::Product = boot::Product { missing, requirements: &REQUIREMENTS, run };
 
 /// What keeps it from being used on a processor with these features.
 fn missing(features: &Features) -> Option<&'static str> {
-    BackEnd::missing(features).or_else(|| Stage::missing(features))
+    BackEnd::missing(features).or_else(|| Stage::missing(features)).or_else(|| REQUIREMENTS.unmet(features))
 }
 
 /// From a booted machine to compartments that run.

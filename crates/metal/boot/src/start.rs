@@ -49,6 +49,8 @@ pub struct SpacePlan<'plan> {
 pub struct Product {
     /// What keeps it from being used on a processor with these features, as a sentence. Asked before anything of the machine is changed.
     pub missing: fn(&Features) -> Option<&'static str>,
+    /// What it asks of a processor, and which other products there are for one that is refused.
+    pub requirements: &'static cpu::Requirements,
     /// From a booted machine to compartments that run.
     pub run: fn(Boot) -> !,
 }
@@ -285,7 +287,8 @@ pub(crate) extern "C" fn start(eax: u32, ebx: u32) -> ! {
     let product = entry::product();
     // Up to here the machine was only looked at, but for its serial port.
     if let Some(missing) = (product.missing)(&features) {
-        refuse(format_args!("{missing} (processor signature {:#x})", features.signature));
+        let advice = product.requirements.advice(&features);
+        refuse(format_args!("{missing} (processor signature {:#x}){advice}", features.signature));
     }
     let borders = entry::borders();
     let image =

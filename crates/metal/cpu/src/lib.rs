@@ -15,6 +15,7 @@ pub mod io_apic;
 mod machine_check;
 pub mod msr;
 pub mod port;
+pub mod requirement;
 pub mod rtc;
 pub mod serial;
 pub mod speculation;
@@ -25,6 +26,7 @@ pub mod vmx;
 pub use block::current;
 pub use fault::fatal;
 pub use features::Features;
+pub use requirement::{Requirement, Requirements};
 pub use vector_state::VectorState;
 
 use core::arch::asm;

@@ -11,6 +11,7 @@ mod error;
 mod reader;
 mod requirement;
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use catalogue::Catalogue;
 pub use error::Error;
 pub use reader::{Source, suggestion};
-pub use requirement::{REQUIREMENTS, Register, Requirement};
+pub use requirement::{REQUIREMENTS, Register, Requirement, Source as RequirementSource};
 
 use reader::Raw;
 
@@ -71,6 +72,18 @@ const CHOICES: [Choice; 3] = [
     Choice { what: "second stage", parts: &["npt", "ept", "shadow-paging"], several: true },
     Choice { what: "scheduler", parts: &["schedule-shared", "schedule-static"], several: false },
 ];
+
+/// Parts that only tests use: a product with one of them is proposed to nobody.
+const TEST_PARTS: [&str; 1] = ["isolation-check"];
+
+/// A shipped product, for one vendor's processors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alternative {
+    /// The profile's name.
+    pub name: String,
+    /// What it asks of a processor, in the order of [`REQUIREMENTS`].
+    pub requirements: Vec<&'static Requirement>,
+}
 
 impl Profile {
     /// Reads the profile at `path` and whatever it inherits from, with the parts of this tree.
@@ -209,6 +222,47 @@ impl Profile {
                 self.has(requirement.name) || self.requires.iter().any(|name| name == requirement.name)
             })
             .collect()
+    }
+
+    /// The product as each vendor's processors run it, one for each back end: without what belongs to another.
+    pub fn for_each_vendor(&self) -> Vec<Self> {
+        let belongs = |name: &str, back_end: &str| {
+            let row = REQUIREMENTS.iter().find(|requirement| requirement.name == name);
+            row.is_none_or(|row| row.back_end.is_none_or(|whose| whose == back_end))
+        };
+        let back_ends =
+            REQUIREMENTS.iter().filter(|row| row.back_end == Some(row.name) && self.has(row.name));
+        back_ends
+            .map(|back_end| {
+                let mut side = self.clone();
+                side.parts.retain(|part| belongs(part, back_end.name));
+                side.requires.retain(|name| belongs(name, back_end.name));
+                side
+            })
+            .collect()
+    }
+
+    /// Those of the `shipped` products that may fit a processor which this one does not fit, the best first: it has the most parts in
+    /// common, then it uses the most of the hardware. None of them asks for all that this one, or one before it, asks for. A product for
+    /// several vendors counts as one for each.
+    pub fn alternatives(&self, shipped: &[Self]) -> Vec<Alternative> {
+        let meant = shipped.iter().filter(|other| !TEST_PARTS.iter().any(|part| other.has(part)));
+        let mut others = meant.flat_map(Self::for_each_vendor).collect::<Vec<_>>();
+        others.sort_by_cached_key(|other| {
+            let common = other.parts.iter().filter(|part| self.has(part)).count();
+            let hardware = other.requirements().len();
+            (Reverse(common), Reverse(hardware), other.limits != self.limits, other.name.clone())
+        });
+        let mut asked = self.for_each_vendor().iter().map(Self::requirements).collect::<Vec<_>>();
+        let mut alternatives = Vec::new();
+        for other in others {
+            let requirements = other.requirements();
+            if !asked.iter().any(|earlier| earlier.iter().all(|one| requirements.contains(one))) {
+                asked.push(requirements.clone());
+                alternatives.push(Alternative { name: other.name, requirements });
+            }
+        }
+        alternatives
     }
 
     /// The flat profile as a file that says the same without any other.

@@ -3,11 +3,23 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::{Catalogue, Error, Limits, Profile};
+use crate::{Catalogue, Error, Limits, Profile, REQUIREMENTS, RequirementSource};
 
 fn catalogue() -> Catalogue {
-    let names =
-        ["svm", "npt", "nrip-save", "schedule-shared", "schedule-static", "local-apic", "uart", "default"];
+    let names = [
+        "svm",
+        "npt",
+        "nrip-save",
+        "vmx",
+        "ept",
+        "vpid",
+        "isolation-check",
+        "schedule-shared",
+        "schedule-static",
+        "local-apic",
+        "uart",
+        "default",
+    ];
     Catalogue::new(names.map(str::to_owned))
 }
 
@@ -73,6 +85,66 @@ fn parts_and_profile_require() {
     assert_eq!(names, ["svm", "npt", "one-gib-pages"]);
 }
 
+/// A product of its own name with these parts.
+fn product(name: &str, parts: &[&str]) -> Profile {
+    let profile = load(&format!("{HEAD}parts = {parts:?}\n")).unwrap();
+    Profile { name: name.to_owned(), ..profile }
+}
+
+fn alternatives(profile: &Profile, shipped: &[Profile]) -> Vec<String> {
+    profile.alternatives(shipped).into_iter().map(|other| other.name).collect()
+}
+
+#[test]
+fn alternatives_ask_for_less_and_the_most_alike_comes_first() {
+    let shared = product("shared", &["svm", "npt", "schedule-shared"]);
+    let alike = product("alike", &["svm", "npt", "schedule-static"]);
+    let saving = product("saving", &["svm", "npt", "nrip-save", "schedule-static"]);
+    let checked = product("a-checked", &["svm", "npt", "isolation-check", "schedule-static"]);
+    let plain = product("plain", &["vmx", "ept", "schedule-static"]);
+    let tagged = product("tagged", &["vmx", "ept", "vpid", "schedule-static"]);
+    let shipped = [shared.clone(), checked, alike, saving.clone(), plain, tagged];
+    assert_eq!(alternatives(&saving, &shipped), ["alike", "tagged", "plain"]);
+    // Who has nRIP save has the rest.
+    assert_eq!(alternatives(&shared, &shipped), ["tagged", "plain"]);
+}
+
+#[test]
+fn a_product_for_two_vendors_is_one_for_each() {
+    let both = product("both", &["svm", "npt", "vmx", "ept", "schedule-shared"]);
+    let tagged = product("tagged", &["vmx", "ept", "vpid", "schedule-shared"]);
+    let parts = both.for_each_vendor().into_iter().map(|side| side.parts).collect::<Vec<_>>();
+    assert_eq!(parts, [["npt", "schedule-shared", "svm"], ["ept", "schedule-shared", "vmx"]]);
+    let amd = product("amd", &["svm", "npt", "schedule-shared"]);
+    assert_eq!(alternatives(&amd, &[both.clone(), tagged.clone(), amd.clone()]), ["tagged", "both"]);
+    assert!(alternatives(&both, &[amd, tagged]).is_empty());
+}
+
+#[test]
+fn each_hardware_part_of_this_tree_asks_for_its_feature() {
+    let metal = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../metal");
+    let catalogue = Catalogue::of_this_tree().unwrap();
+    let parts = catalogue.names().filter(|part| metal.join(part).is_dir() && *part != "isolation-check");
+    let parts = parts.collect::<Vec<_>>();
+    assert!(parts.contains(&"svm") && parts.contains(&"vpid"), "{parts:?}");
+    for part in parts {
+        assert!(REQUIREMENTS.iter().any(|requirement| requirement.name == part), "{part}");
+    }
+}
+
+/// The registers that tell of secondary controls, and of EPT and VPID, exist only where another one says so.
+#[test]
+fn no_register_is_asked_before_the_one_that_announces_it() {
+    let asked = |name: &str| REQUIREMENTS.iter().filter(move |row| row.name == name).collect::<Vec<_>>();
+    for name in ["ept", "unrestricted-guest", "vpid"] {
+        let rows = asked(name);
+        assert_eq!((rows[0].source, rows[0].bit), (RequirementSource::Capability(0x482), 63), "{name}");
+        let last = rows.iter().position(|row| row.source == RequirementSource::Capability(0x48c));
+        let announced = rows.iter().position(|row| row.source == RequirementSource::Capability(0x48b));
+        assert!(announced < last || last.is_none(), "{name}");
+    }
+}
+
 #[test]
 fn an_unknown_key_gets_its_place_and_a_suggestion() {
     let error = refused("part = [\"svm\"]\n");
@@ -109,7 +181,7 @@ fn mistakes_get_a_sentence() {
         (
             "inherit = \"base\"",
             "profile \"lab\" has no processor back end: no image can be built from it",
-            "add one of these parts: svm",
+            "add one of these parts: svm, vmx",
         ),
         (
             "parts = [\"svm\", \"npt\", \"schedule-static\", \"schedule-shared\"]",
