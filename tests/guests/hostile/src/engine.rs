@@ -59,6 +59,11 @@ impl Mode {
         Self::Real,
     ];
 
+    /// Whether it is tried here. Without unrestricted guests real mode ends a compartment, and `without=real-mode` says so.
+    pub fn is_tried(self) -> bool {
+        self != Self::Real || crate::words::value("without") != Some("real-mode")
+    }
+
     /// The word for it.
     pub const fn name(self) -> &'static str {
         match self {

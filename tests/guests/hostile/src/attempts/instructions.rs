@@ -17,6 +17,8 @@ pub const ATTEMPTS: &[Attempt] = attempts![Any:
     execute_pause_and_fences, ask_cpuid_everything, execute_in_virtual_8086_mode, execute_in_virtual_8086_mode_with_extensions, execute_vmmcall_with_every_number,
     execute_vmcall_with_every_number, execute_vmlaunch, execute_vmresume, execute_vmxoff, execute_vmfunc, execute_vmread, execute_vmwrite,
     execute_vmptrld, execute_vmptrst, execute_vmclear, execute_invept, execute_invvpid,
+    execute_vmread_of_every_field, execute_vmwrite_of_every_field, execute_vmfunc_of_every_number, execute_invept_of_every_type,
+    execute_invvpid_of_every_type, execute_getsec_of_every_leaf, execute_rdpmc_of_every_counter,
 ];
 
 pub const BELOW: &[Attempt] = attempts![Guest: execute_mwait];
@@ -153,6 +155,42 @@ fn with_every_number(code: &[u8]) {
         others += u32::from(trap.state.vector != 6 || trap.state.rax != number || trap.state.rbx != wild);
     }
     say(format_args!("#UD={} other={others}", tried - others));
+}
+
+/// Executes code with wild operands: each number in RAX and RCX, RBX and RDX pointing anywhere. Says how often it ended by this exception, with the
+/// error code 0 if there is one, at its first byte, and with nothing changed.
+fn with_wild_operands(code: &[u8], vector: u64, word: &str) {
+    let ends = [0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX];
+    let numbers =
+        (0..0x100u64).chain((8..64).map(|bit| 1 << bit)).chain((0..64).map(crate::chain::next)).chain(ends);
+    engine::place(code);
+    let (mut due, mut others) = (0u32, 0u32);
+    for number in numbers {
+        let wild = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let registers = State { rax: number, rbx: wild, rcx: number, rdx: !wild, ..EMPTY };
+        let State { rax, rbx, rcx, rdx, vector: found, code, rip, .. } =
+            engine::start_at(Mode::Long, engine::CODE, registers).state;
+        let unchanged = (rax, rbx, rcx, rdx, code, rip) == (number, wild, number, !wild, 0, engine::CODE);
+        if found == vector && unchanged { due += 1 } else { others += 1 }
+    }
+    say(format_args!("{word}={due} other={others}"));
+}
+
+/// Functions that execute code with wild operands, and the exception that is due.
+macro_rules! with_wild_operands {
+    ($($name:ident: $bytes:expr, $vector:literal, $word:literal;)+) => {
+        $(fn $name() { with_wild_operands(&$bytes, $vector, $word) })+
+    };
+}
+with_wild_operands! {
+    // vmread rbx, rcx; vmwrite rcx, rbx; vmfunc; invept and invvpid rcx, [rax]; getsec; rdpmc
+    execute_vmread_of_every_field: [0x0f, 0x78, 0xcb], 6, "#UD";
+    execute_vmwrite_of_every_field: [0x0f, 0x79, 0xcb], 6, "#UD";
+    execute_vmfunc_of_every_number: [0x0f, 0x01, 0xd4], 6, "#UD";
+    execute_invept_of_every_type: [0x66, 0x0f, 0x38, 0x80, 0x08], 6, "#UD";
+    execute_invvpid_of_every_type: [0x66, 0x0f, 0x38, 0x81, 0x08], 6, "#UD";
+    execute_getsec_of_every_leaf: [0x0f, 0x37], 6, "#UD";
+    execute_rdpmc_of_every_counter: [0x0f, 0x33], 13, "#GP(0)";
 }
 
 /// INT of every vector from ring 3, whose gates allow it: each arrives as what it is, without an error code.

@@ -141,14 +141,15 @@ fn everywhere(code: &[u8], registers: State) {
 /// As [`in_modes`], for what needs more than bytes.
 fn try_in_modes(modes: &[Mode], run: impl Fn(Mode) -> Trap) {
     let mut traps: [Option<(Mode, Trap)>; Mode::ALL.len()] = [None; Mode::ALL.len()];
-    for (place, mode) in traps.iter_mut().zip(modes) {
+    let tried = || modes.iter().filter(|mode| mode.is_tried());
+    for (place, mode) in traps.iter_mut().zip(tried()) {
         *place = Some((*mode, run(*mode)));
     }
     for index in 0..traps.len() {
         let Some((_, trap)) = traps[index] else { continue };
         let alike = |other: &Option<(Mode, Trap)>| other.is_some_and(|(_, other)| other.ended_as(&trap));
         let count = traps.iter().filter(|other| alike(other)).count();
-        if count == modes.len() && count > 1 {
+        if count == tried().count() && count > 1 {
             say(format_args!("everywhere={trap}"));
             return;
         }
