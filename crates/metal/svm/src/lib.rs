@@ -20,7 +20,8 @@ pub use vcpu::SvmVcpu;
 
 /// The back end. `N` says whether the processor saves the address of the next instruction (hardware part `nrip-save`), `D` whether it
 /// says what an instruction was (hardware part `decode-assists`), `F` whether it can forget one guest's translations alone (hardware part
-/// `flush-by-asid`), `S` whether it notices a guest that spins (hardware part `pause-filter`), `W` who looks at what is mapped (part `isolation-check`).
+/// `flush-by-asid`), `S` whether it notices a guest that spins (hardware part `pause-filter`), `W` who looks at what is mapped (part
+/// `isolation-check`).
 pub struct Svm<N, D, F, S, W = NoWatch>(PhantomData<(N, D, F, S, W)>);
 
 impl<N, D, F, S, W> BackEnd for Svm<N, D, F, S, W>

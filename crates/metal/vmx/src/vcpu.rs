@@ -770,7 +770,8 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         Cr4::from_bits_retain(real & OWN_CR4 | shadow & !OWN_CR4)
     }
 
-    /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (SDM Vol. 3A §6.15, interrupt 18): guests run with it on.
+    /// A machine check while a guest runs that has MCE off shuts the processor down instead of coming to the host (SDM Vol. 3A §6.15,
+    /// interrupt 18): guests run with it on.
     fn set_cr4(&mut self, value: Cr4) {
         self.write_cr4(value);
         // Any write of CR4 that touches paging forgets everything, global pages too (SDM Vol. 3A §4.10.4.1).

@@ -38,7 +38,7 @@ pub enum Command {
                             ringfence fuzz exit_dispatch --minimise"
     )]
     Fuzz(FuzzWords),
-    /// Prints what operations cost a guest, in instructions, beside the figures of other hypervisors.
+    /// Prints what operations cost a guest, in instructions: on AMD's processors beside the figures of other hypervisors, and on Intel's.
     #[command(after_help = "Examples:\n  ringfence bench\n  ringfence bench --peers")]
     Bench(BenchWords),
     /// Installs what the other commands need, and does nothing else.
