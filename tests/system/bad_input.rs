@@ -113,6 +113,13 @@ fn refused(said: &str, words: &[&str]) {
     assert!(!said.contains("host fault"), "{said}");
 }
 
+/// Fails unless `profile`'s image is refused by QEMU's processor `processor` with a sentence that has all of `words`.
+pub fn refused_on(profile: &str, processor: &str, words: &[&str]) {
+    let mut case = Case::new(profile, "qemu-amd-epyc", &one());
+    processor.clone_into(&mut case.machine.cpu);
+    case.refused(&case.module, words);
+}
+
 fn one() -> Guests {
     Guests::new(&[("office", "vcpus = 1", "ringfence.mode=clock")])
 }

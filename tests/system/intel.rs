@@ -3,19 +3,19 @@
 use crate::system::{Guests, Ran, run};
 
 /// Bochs executes some 90 million instructions a second, and hosts that test are busy.
-const LIMIT: &str = "900";
+pub const LIMIT: &str = "900";
 
 /// The demonstration on the profile's own machine: two Linux guests at the same time.
 pub fn demonstration(profile: &str) {
     let ran = run(&["run", profile, "--timeout", LIMIT, "--json"]);
-    demonstrated(&ran, profile, 2);
+    demonstrated(&ran, "multiboot 2 by GRUB", profile, 2);
 }
 
 /// Two Linux guests at the same time, with one processor each.
 pub fn one_processor_each(profile: &str) {
     let guests = Guests::new(&[("office", "vcpus = 1", ""), ("banking", "vcpus = 1", "")]);
     let ran = run(&["run", profile, "--manifest", guests.manifest(), "--timeout", LIMIT, "--json"]);
-    demonstrated(&ran, profile, 1);
+    demonstrated(&ran, "multiboot 2 by GRUB", profile, 1);
 }
 
 /// One Linux by itself, with these lines of the manifest and these words on its command line.
@@ -29,9 +29,10 @@ pub fn linux(profile: &str, settings: &str, words: &str) -> Ran {
     ran
 }
 
-fn demonstrated(ran: &Ran, profile: &str, processors: u8) {
+/// Two Linux guests ran at the same time, with so many processors each, by an image that was booted over `boot`.
+pub fn demonstrated(ran: &Ran, boot: &str, profile: &str, processors: u8) {
     ran.expect_code(0);
-    ran.find("ringfence", "multiboot 2 by GRUB");
+    ran.find("ringfence", boot);
     ran.find("ringfence", &format!("profile {profile}"));
     for name in ["office", "banking"] {
         ran.find(name, &format!("Hello from {name}: Linux 6.1"));

@@ -14,6 +14,7 @@ mod lab_amd_npt;
 mod lab_amd_npt_many;
 mod lab_amd_npt_static;
 mod lab_amd_nrip;
+mod lab_any;
 mod lab_intel_haswell;
 mod lab_intel_nehalem;
 mod lab_intel_sandy;

@@ -9,7 +9,7 @@ mod setup;
 #[cfg(not(target_os = "none"))]
 fn main() {
     println!("this is the image of a hypervisor: ./ringfence build makes it for bare metal");
-    let _: boot::Product = setup::PRODUCT;
+    let _: boot::Product = image::IMAGE;
 }
 
 /// What the boot code asks the image for.
@@ -18,5 +18,5 @@ fn main() {
 // SAFETY: no other item of the image has this name.
 #[unsafe(no_mangle)]
 extern "Rust" fn ringfence_product() -> boot::Product {
-    setup::PRODUCT
+    image::IMAGE
 }

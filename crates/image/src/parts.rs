@@ -9,16 +9,15 @@ pub use backend::roles::*;
 #[allow(unused_imports)]
 pub use contracts::absent::roles::*;
 
-// Back end and second stage.
+// Back ends and their second stages, of each vendor's processors.
 #[cfg(feature = "svm")]
-pub type BackEnd = svm::Svm<NextInstruction, DecodedInstruction, TranslationFlush, SpinDetector, Watch>;
+pub type AmdBackEnd = svm::Svm<NextInstruction, DecodedInstruction, TranslationFlush, SpinDetector, Watch>;
 #[cfg(feature = "npt")]
-pub type Stage = npt::NestedTables;
-
-#[cfg(all(feature = "vmx", not(feature = "svm")))]
-pub type BackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, Watch>;
-#[cfg(all(feature = "ept", not(feature = "npt")))]
-pub type Stage = ept::ExtendedTables<HugePages>;
+pub type AmdStage = npt::NestedTables;
+#[cfg(feature = "vmx")]
+pub type IntelBackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, Watch>;
+#[cfg(feature = "ept")]
+pub type IntelStage = ept::ExtendedTables<HugePages>;
 
 // Hardware parts.
 #[cfg(feature = "nrip-save")]

@@ -2,7 +2,7 @@
 //! compartment exists; where anything does not fit, one sentence says what, and the machine is turned off.
 
 use crate::image::{COMPARTMENTS, PROFILE, Product, REQUIREMENTS, VCPUS};
-use crate::parts::{BackEnd, ClockPage, Stage, Watch};
+use crate::parts::{ClockPage, Watch};
 use address::HostPhysical;
 use backend::{BackEnd as _, Stage as _, Watch as _};
 use boot::{Boot, SpacePlan, refuse, say};
@@ -15,16 +15,31 @@ use monitor::{CpuidTable, Facts, Monitor};
 use plan::Plan;
 use spin::{Mutex, MutexGuard};
 
-type State = Compartment<Product, VCPUS>;
-type Vault = PrivateVault<State, COMPARTMENTS>;
-type TheMonitor = Monitor<'static, Product, Vault, COMPARTMENTS, VCPUS>;
+type State<P> = Compartment<P, VCPUS>;
+type Vault<P> = PrivateVault<State<P>, COMPARTMENTS>;
+type TheMonitor<P> = Monitor<'static, P, Vault<P>, COMPARTMENTS, VCPUS>;
 
-static VAULT: Vault = Vault::new();
+/// What a product keeps for ever. Empty lists are all zeros and take no bytes of the image's file.
+pub struct Places<P: Product> {
+    vault: Vault<P>,
+    /// The monitor's place.
+    place: Mutex<heapless::Vec<TheMonitor<P>, 1>>,
+    /// What all processors work with, once the first has made it.
+    monitor: Mutex<heapless::Vec<(&'static TheMonitor<P>, Features), 1>>,
+}
+
+impl<P: Product> Places<P> {
+    /// With nobody in them.
+    pub const fn new() -> Self {
+        Self {
+            vault: Vault::new(),
+            place: Mutex::new(heapless::Vec::new()),
+            monitor: Mutex::new(heapless::Vec::new()),
+        }
+    }
+}
+
 static SLOTS: [Slot<VCPUS>; COMPARTMENTS] = [const { Slot::new() }; COMPARTMENTS];
-/// The monitor's place, which it keeps for ever. Empty lists are all zeros and take no bytes of the image's file.
-static PLACE: Mutex<heapless::Vec<TheMonitor, 1>> = Mutex::new(heapless::Vec::new());
-/// What all processors work with, once the first has made it.
-static MONITOR: Mutex<heapless::Vec<(&TheMonitor, Features), 1>> = Mutex::new(heapless::Vec::new());
 static BOOTED: Mutex<Booted> =
     Mutex::new(Booted { plan: Plan { compartments: heapless::Vec::new() }, frames: Frames::NONE });
 
@@ -42,16 +57,41 @@ const EXTENTS: usize = memory::MOST_EXTENTS + 1;
 /// The place of the image's symbol table, which `./ringfence build` fills after linking: the names that a host fault is reported with.
 static SYMBOL_TABLE: [u8; symbols::CAPACITY] = [0; symbols::CAPACITY];
 
-/// What the boot code has to know of this image.
-pub const PRODUCT: boot::Product = boot::Product { missing, requirements: &REQUIREMENTS, run };
+/// An image that is one product.
+pub const fn one<P: Product>() -> boot::Product {
+    boot::Product { missing: missing::<P>, requirements: &REQUIREMENTS, run: run::<P> }
+}
 
-/// What keeps it from being used on a processor with these features.
-fn missing(features: &Features) -> Option<&'static str> {
-    BackEnd::missing(features).or_else(|| Stage::missing(features)).or_else(|| REQUIREMENTS.unmet(features))
+/// An image for processors of both vendors: the one that boots decides, here and nowhere else.
+pub const fn either<A: Product, I: Product>() -> boot::Product {
+    boot::Product {
+        missing: |features| {
+            let (amd, intel) = (missing::<A>(features)?, missing::<I>(features)?);
+            Some(match (features.svm, features.vmx) {
+                (true, _) => amd,
+                (_, true) => intel,
+                (false, false) => {
+                    "this processor has neither AMD-V (SVM) nor VT-x, which parts svm and vmx need"
+                }
+            })
+        },
+        requirements: &REQUIREMENTS,
+        run: |boot| match missing::<A>(&boot.features) {
+            None => run::<A>(boot),
+            Some(_) => run::<I>(boot),
+        },
+    }
+}
+
+/// What keeps a product from being used on a processor with these features.
+fn missing<P: Product>(features: &Features) -> Option<&'static str> {
+    P::BackEnd::missing(features)
+        .or_else(|| P::Stage::missing(features))
+        .or_else(|| REQUIREMENTS.unmet(features))
 }
 
 /// From a booted machine to compartments that run.
-fn run(mut boot: Boot) -> ! {
+fn run<P: Product>(mut boot: Boot) -> ! {
     let machine = boot.machine;
     // The compiler must not conclude that the table is empty: it is filled behind its back.
     cpu::fault::set_symbols(core::hint::black_box(&SYMBOL_TABLE));
@@ -61,21 +101,22 @@ fn run(mut boot: Boot) -> ! {
     judge(boot.module(), plan);
     Watch::begin(boot.frames(), &boot.features);
     let cpus = boot.start_processors(PROFILE.limits.cpus);
-    if let Err(needed) = BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
+    if let Err(needed) = P::BackEnd::prepare(boot.frames_mut(), usize::from(cpus)) {
         refuse(format_args!(
             "{cpus} processors need {} KiB of their own, {} KiB are left",
             needed >> 10,
             boot.frames().free() >> 10
         ));
     }
-    judge_memory(&boot, plan);
+    judge_memory::<P>(&boot, plan);
     let mut free = boot.frames().free();
     let own = boot.frames().total().wrapping_sub(free);
     let features = boot.features;
-    let place = MutexGuard::leak(PLACE.lock());
-    let _ = place.push(Monitor::new(machine, &VAULT, &SLOTS, cpus));
+    let places = P::places();
+    let place = MutexGuard::leak(places.place.lock());
+    let _ = place.push(Monitor::new(machine, &places.vault, &SLOTS, cpus));
     let Some(monitor) = place.first() else { cpu::halt() };
-    let _ = MONITOR.lock().push((monitor, features));
+    let _ = places.monitor.lock().push((monitor, features));
     let Some(clock) = Clock::new(machine.kilohertz()) else {
         refuse(format_args!("a time stamp counter of {} kHz is not believable", machine.kilohertz()));
     };
@@ -84,7 +125,7 @@ fn run(mut boot: Boot) -> ! {
     for (index, compartment) in plan.compartments.iter().enumerate() {
         let index = index as u8;
         let facts = Facts { index, wall_clock: 0, origin: machine.now(), clock };
-        if let Err(reason) = build(&mut boot, facts, compartment, number, &features) {
+        if let Err(reason) = build::<P>(&mut boot, facts, compartment, number, &features) {
             refuse(format_args!("compartment {}: {reason}", compartment.name));
         }
         number += u32::from(compartment.vcpus);
@@ -106,14 +147,14 @@ fn run(mut boot: Boot) -> ! {
     ));
     core::mem::swap(frames, boot.frames_mut());
     drop(booted);
-    boot.enter(work)
+    boot.enter(work::<P>)
 }
 
 /// What every processor does from now on.
-fn work(cpu: CpuIndex) -> ! {
-    let Some((monitor, features)) = MONITOR.lock().first().copied() else { cpu::halt() };
+fn work<P: Product>(cpu: CpuIndex) -> ! {
+    let Some((monitor, features)) = P::places().monitor.lock().first().copied() else { cpu::halt() };
     Watch::enabled();
-    if BackEnd::enable(cpu, &features) {
+    if P::BackEnd::enable(cpu, &features) {
         monitor.run(cpu);
     } else {
         monitor.say(format_args!("virtualization cannot be switched on for processor {}", cpu.0));
@@ -136,11 +177,11 @@ fn work(cpu: CpuIndex) -> ! {
 }
 
 /// Private pages of a compartment.
-fn private_pages(compartment: &plan::Compartment, features: &Features) -> usize {
-    Vault::STATE_PAGES
-        + usize::from(compartment.vcpus) * BackEnd::pages(features)
-        + usize::from(BackEnd::SHOWN)
-        + Stage::pages(compartment.memory, EXTENTS + usize::from(BackEnd::SHOWN))
+fn private_pages<P: Product>(compartment: &plan::Compartment, features: &Features) -> usize {
+    Vault::<P>::STATE_PAGES
+        + usize::from(compartment.vcpus) * P::BackEnd::pages(features)
+        + usize::from(P::BackEnd::SHOWN)
+        + P::Stage::pages(compartment.memory, EXTENTS + usize::from(P::BackEnd::SHOWN))
         + Watch::PAGES
 }
 
@@ -154,14 +195,14 @@ fn payloads(compartment: &plan::Compartment) -> heapless::Vec<(u64, u64), { plan
     payloads
 }
 
-fn space_plan<'plan>(
+fn space_plan<'plan, P: Product>(
     index: u8,
     compartment: &plan::Compartment,
     payloads: &'plan [(u64, u64)],
     features: &Features,
 ) -> SpacePlan<'plan> {
     let (low, high) = plan::memory_layout(compartment.memory);
-    SpacePlan { index, low, high, private_pages: private_pages(compartment, features), payloads }
+    SpacePlan { index, low, high, private_pages: private_pages::<P>(compartment, features), payloads }
 }
 
 /// Judges the boot module: its form, and the profile's limits.
@@ -197,14 +238,14 @@ fn judge(module: &[u8], plan: &mut Plan) {
 
 /// Judges whether there is memory for all compartments.
 #[inline(never)]
-fn judge_memory(boot: &Boot, plan: &Plan) {
+fn judge_memory<P: Product>(boot: &Boot, plan: &Plan) {
     let mut lists = heapless::Vec::<_, { plan::COMPARTMENTS }>::new();
     for compartment in &plan.compartments {
         // The plan holds no more.
         let _ = lists.push(payloads(compartment));
     }
     let plans = plan.compartments.iter().zip(&lists).enumerate().map(|(index, (compartment, payloads))| {
-        space_plan(index as u8, compartment, payloads, &boot.features)
+        space_plan::<P>(index as u8, compartment, payloads, &boot.features)
     });
     if let Err((index, error)) = boot.fits(plans) {
         let name = plan.compartments.get(usize::from(index)).map_or("", |compartment| &compartment.name);
@@ -214,7 +255,7 @@ fn judge_memory(boot: &Boot, plan: &Plan) {
 
 /// Gives the vCPUs their processors, of which `cpus` run.
 #[inline(never)]
-fn admit(monitor: &TheMonitor, plan: &Plan, cpus: u8) {
+fn admit<P: Product>(monitor: &TheMonitor<P>, plan: &Plan, cpus: u8) {
     let mut others = 0;
     for (index, compartment) in plan.compartments.iter().enumerate() {
         if monitor.admit(index as u8, compartment) {
@@ -233,7 +274,7 @@ fn admit(monitor: &TheMonitor, plan: &Plan, cpus: u8) {
 
 /// Builds one compartment in a space of its own. `number` counts vCPUs of the machine from 0.
 #[inline(never)]
-fn build(
+fn build<P: Product>(
     boot: &mut Boot,
     facts: Facts,
     compartment: &plan::Compartment,
@@ -241,7 +282,7 @@ fn build(
     features: &Features,
 ) -> Result<(), &'static str> {
     let payloads = payloads(compartment);
-    let plan = space_plan(facts.index, compartment, &payloads, features);
+    let plan = space_plan::<P>(facts.index, compartment, &payloads, features);
     let space = boot.space(&plan).map_err(|_| "its space cannot be made")?;
     Watch::made(&space);
     let machine = boot.machine;
@@ -251,15 +292,15 @@ fn build(
         ..facts
     };
     let mut failure = None;
-    let installed = VAULT.install(usize::from(facts.index), space, |area, ram| {
-        let root = second_stage(area, ram, facts.index, compartment, features);
+    let installed = P::places().vault.install(usize::from(facts.index), space, |area, ram| {
+        let root = second_stage::<P>(area, ram, facts.index, compartment, features);
         if root.is_none() {
             failure = Some("its second stage cannot be made");
         }
         let root = root.unwrap_or_default();
         Watch::built(facts.index, root, area);
         let vcpus = (0..u32::from(compartment.vcpus))
-            .map_while(|vcpu| BackEnd::vcpu(area, root, number + vcpu, features));
+            .map_while(|vcpu| P::BackEnd::vcpu(area, root, number + vcpu, features));
         let cpuid = CpuidTable::freeze::<ClockPage>(cpu::cpuid, compartment.vcpus, machine.kilohertz());
         State::new(facts, compartment.clone(), cpuid, vcpus)
     });
@@ -269,7 +310,7 @@ fn build(
 
 /// Maps the compartment's RAM in its second stage; answers the root.
 #[inline(never)]
-fn second_stage(
+fn second_stage<P: Product>(
     area: &mut PrivateArea,
     ram: &Ram,
     index: u8,
@@ -277,13 +318,13 @@ fn second_stage(
     features: &Features,
 ) -> Option<HostPhysical> {
     use contracts::SecondStage as _;
-    let count = Stage::pages(compartment.memory, EXTENTS + usize::from(BackEnd::SHOWN));
-    let mut stage = Stage::new(index, area.pages(count)?, count, features);
+    let count = P::Stage::pages(compartment.memory, EXTENTS + usize::from(P::BackEnd::SHOWN));
+    let mut stage = P::Stage::new(index, area.pages(count)?, count, features);
     for extent in ram.extents() {
         stage.map(extent.at, &extent.frames, MapMode::RAM).ok()?;
     }
-    if BackEnd::SHOWN {
-        let (at, frames) = BackEnd::shown(area)?;
+    if P::BackEnd::SHOWN {
+        let (at, frames) = P::BackEnd::shown(area)?;
         stage.map(at, &frames, MapMode { write: false, execute: false }).ok()?;
     }
     Some(stage.root())

@@ -20,6 +20,9 @@ pub trait BackEnd {
     /// Its virtual processors.
     type Vcpu: Vcpu + Send;
 
+    /// Whether it is one: false for [`NoBackEnd`].
+    const PRESENT: bool = true;
+
     /// What keeps it from running on a processor with these features, as a sentence. Changes nothing.
     fn missing(features: &Features) -> Option<&'static str>;
 
@@ -114,16 +117,21 @@ pub struct NoStage;
 
 /// What stands in the roles of metal where their parts are left out; see [`contracts::absent::roles`].
 pub mod roles {
-    /// No back end.
-    pub type BackEnd = super::NoBackEnd;
-    /// No second stage.
-    pub type Stage = super::NoStage;
+    /// No back end for AMD's processors.
+    pub type AmdBackEnd = super::NoBackEnd;
+    /// No second stage for it.
+    pub type AmdStage = super::NoStage;
+    /// No back end for Intel's processors.
+    pub type IntelBackEnd = super::NoBackEnd;
+    /// No second stage for it.
+    pub type IntelStage = super::NoStage;
     /// Nobody looks at what is mapped.
     pub type Watch = super::NoWatch;
 }
 
 impl BackEnd for NoBackEnd {
     type Vcpu = contracts::absent::NoVcpu;
+    const PRESENT: bool = false;
 
     fn missing(_: &Features) -> Option<&'static str> {
         Some("this image has no virtualization back end: its profile names neither part svm nor part vmx")

@@ -243,19 +243,24 @@ impl Profile {
     }
 
     /// Those of the `shipped` products that may fit a processor which this one does not fit, the best first: it has the most parts in
-    /// common, then it uses the most of the hardware. None of them asks for all that this one, or one before it, asks for. A product for
-    /// several vendors counts as one for each.
+    /// common, then it uses the most of the hardware, then it is for this vendor alone. None of them asks for all that this one, or one before
+    /// it, asks for. A product for several vendors counts as one for each.
     pub fn alternatives(&self, shipped: &[Self]) -> Vec<Alternative> {
         let meant = shipped.iter().filter(|other| !TEST_PARTS.iter().any(|part| other.has(part)));
-        let mut others = meant.flat_map(Self::for_each_vendor).collect::<Vec<_>>();
-        others.sort_by_cached_key(|other| {
+        let sides = |product: &Self| {
+            let sides = product.for_each_vendor();
+            let vendors = sides.len();
+            sides.into_iter().map(move |side| (vendors, side))
+        };
+        let mut others = meant.flat_map(sides).collect::<Vec<_>>();
+        others.sort_by_cached_key(|(vendors, other)| {
             let common = other.parts.iter().filter(|part| self.has(part)).count();
             let hardware = other.requirements().len();
-            (Reverse(common), Reverse(hardware), other.limits != self.limits, other.name.clone())
+            (Reverse(common), Reverse(hardware), *vendors, other.limits != self.limits, other.name.clone())
         });
         let mut asked = self.for_each_vendor().iter().map(Self::requirements).collect::<Vec<_>>();
         let mut alternatives = Vec::new();
-        for other in others {
+        for (_, other) in others {
             let requirements = other.requirements();
             if !asked.iter().any(|earlier| earlier.iter().all(|one| requirements.contains(one))) {
                 asked.push(requirements.clone());

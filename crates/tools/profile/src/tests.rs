@@ -117,6 +117,12 @@ fn a_product_for_two_vendors_is_one_for_each() {
     assert_eq!(parts, [["npt", "schedule-shared", "svm"], ["ept", "schedule-shared", "vmx"]]);
     let amd = product("amd", &["svm", "npt", "schedule-shared"]);
     assert_eq!(alternatives(&amd, &[both.clone(), tagged.clone(), amd.clone()]), ["tagged", "both"]);
+    // Of two that are alike the one for this vendor alone comes first, whatever their names are.
+    let static_one = product("static", &["svm", "npt", "nrip-save", "schedule-static"]);
+    assert_eq!(
+        alternatives(&static_one, &[Profile { name: "a-both".to_owned(), ..both.clone() }, amd.clone()])[0],
+        "amd"
+    );
     assert!(alternatives(&both, &[amd, tagged]).is_empty());
 }
 
