@@ -29,7 +29,6 @@ fn linux_on_a_ryzen() {
 }
 
 #[test]
-#[ignore = "a minute and a half: nightly"]
 fn linux_on_a_zambezi() {
     linux_runs("bochs-zambezi");
 }

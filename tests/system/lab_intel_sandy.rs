@@ -3,7 +3,6 @@
 use crate::intel;
 
 #[test]
-#[ignore = "a minute and a half: nightly"]
 fn demonstration() {
     intel::demonstration("lab-intel-sandy");
 }

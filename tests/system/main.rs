@@ -8,6 +8,7 @@
 mod bad_input;
 mod complaints;
 mod costs;
+mod hardware_features;
 mod hostile;
 mod intel;
 mod lab_amd_npt;
