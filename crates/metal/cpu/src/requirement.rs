@@ -193,6 +193,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_thing_that_a_profile_states_and_nobody_has_is_named() {
+        // SSE2, which every 64-bit processor has, and bits of a leaf that none has.
+        const STATING: Requirements = Requirements {
+            all: &[
+                cpuid(1, Word::Edx, 26),
+                cpuid(0x7fff_ffff, Word::Eax, 0),
+                cpuid(0x7fff_ffff, Word::Eax, 1),
+            ],
+            own: &[0b111],
+            stated: &[(0b001, "SSE2"), (0b010, "first"), (0b100, "second")],
+            others: &[],
+        };
+        assert_eq!(STATING.unmet(&Features::default()), Some("first"));
+        assert_eq!(THIS.unmet(&Features::default()), None);
+    }
+
+    #[test]
     fn advice_ends_a_sentence() {
         assert_eq!(Advice::Fits("full").to_string(), "; profile full would fit");
         assert_eq!(Advice::NoneFits.to_string(), "; no shipped profile fits");
