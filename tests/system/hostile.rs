@@ -263,6 +263,14 @@ const fn bochs(profile: &'static str, absent: &'static [(&'static str, &'static 
 
 const SMAP: (&str, &str) = ("read-user-page-under-smap", "absent absent");
 const SMEP: (&str, &str) = ("execute-user-page-under-smep", "absent");
+const XSAVES: (&str, &str) = (
+    "save-supervisor-state",
+    "xsaves=#UD form=0 xrstors=#UD standard=#UD ring3=#UD,#UD read=#GP(0):0 zero=#GP(0) taken=0 other=0",
+);
+const XSS: (&str, &str) = (
+    "read-every-msr",
+    "10,17,1b,8b,fe,174-176,1a0,1d9,200-20f,250,258-259,268-26f,277,2ff,6e0,4b564d00-4b564d01,c0000080-c0000084,c0000100-c0000103 other=0",
+);
 
 /// GETSEC and RSM raise #UD by themselves.
 const LOGGED_BY_VMX: [&str; 2] = ["virtualization", "MONITOR/MWAIT"];
@@ -275,13 +283,13 @@ fn attempts_on_a_skylake() {
 #[test]
 #[ignore = "a minute, and much as on the Skylake: nightly"]
 fn attempts_on_a_haswell() {
-    attempts_that_end_nothing(&bochs("lab-intel-haswell", &[SMAP]), &LOGGED_BY_VMX);
+    attempts_that_end_nothing(&bochs("lab-intel-haswell", &[SMAP, XSAVES, XSS]), &LOGGED_BY_VMX);
 }
 
 #[test]
 #[ignore = "a minute, and much as on the Skylake: nightly"]
 fn attempts_on_a_sandy_bridge() {
-    attempts_that_end_nothing(&bochs("lab-intel-sandy", &[SMAP, SMEP]), &LOGGED_BY_VMX);
+    attempts_that_end_nothing(&bochs("lab-intel-sandy", &[SMAP, SMEP, XSAVES, XSS]), &LOGGED_BY_VMX);
 }
 
 #[test]

@@ -6,9 +6,10 @@ use crate::system::{Guests, Ran, run};
 pub const LIMIT: &str = "900";
 
 /// The demonstration on the profile's own machine: two Linux guests at the same time.
-pub fn demonstration(profile: &str) {
+pub fn demonstration(profile: &str) -> Ran {
     let ran = run(&["run", profile, "--timeout", LIMIT, "--json"]);
     demonstrated(&ran, "multiboot 2 by GRUB", profile, 2);
+    ran
 }
 
 /// Two Linux guests at the same time, with one processor each.

@@ -2,7 +2,19 @@
 
 use crate::intel;
 
+const PROFILE: &str = "lab-intel-haswell";
+
 #[test]
 fn demonstration() {
-    intel::demonstration("lab-intel-haswell");
+    intel::demonstration(PROFILE);
+}
+
+#[test]
+fn a_processor_without_huge_pages_is_named() {
+    intel::refused(
+        PROFILE,
+        "bochs-sandy",
+        "this processor's extended page tables have no pages of 1 GiB, which part ept-large-pages needs",
+        "lab-intel-sandy",
+    );
 }

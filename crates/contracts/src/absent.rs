@@ -4,7 +4,7 @@ use crate::{
     ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DeadlineTimer, DecodedInstruction,
     DeliveryMode, Device, Effects, Exit, GuestTicks, HostTime, HugePages, IoApic, Leave, LegacyPic,
     LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, SpinDetector, StartState,
-    TranslationFlush, TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
+    SupervisorState, TranslationFlush, TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -70,6 +70,10 @@ impl TranslationTags for Absent {
 
 impl DeadlineTimer for Absent {
     const PRESENT: bool = false;
+}
+
+impl SupervisorState for Absent {
+    const SAVED: bool = false;
 }
 
 impl HugePages for Absent {
@@ -365,6 +369,8 @@ pub mod roles {
     pub type TranslationTags = Absent;
     /// The host's timer ends turns.
     pub type DeadlineTimer = Absent;
+    /// Guests have no XSAVES.
+    pub type SupervisorState = Absent;
     /// Second stages make do with pages of 2 MiB.
     pub type HugePages = Absent;
     /// No scheduler.

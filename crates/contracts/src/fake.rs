@@ -195,6 +195,7 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
     /// What is decoded stands in the script; where it says `None`, the monitor has to.
     const DECODED: bool = true;
     const SPINS: bool = true;
+    const XSAVES: bool = true;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
 
     fn start(&mut self, state: &StartState) {

@@ -37,5 +37,5 @@ pub use second_stage::{FlushToken, HugePages, MapError, MapMode, SecondStage};
 pub use time::{Clock, GuestTicks, GuestTime, HostTime, RATE_LIMIT};
 pub use vcpu::{
     Attachment, DeadlineTimer, DecodedInstruction, NextInstruction, SpinDetector, StartState,
-    TranslationFlush, TranslationTags, UnpagedModes, Vcpu,
+    SupervisorState, TranslationFlush, TranslationTags, UnpagedModes, Vcpu,
 };

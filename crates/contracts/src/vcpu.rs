@@ -118,6 +118,12 @@ pub trait DeadlineTimer {
     const PRESENT: bool;
 }
 
+/// Whether guests have the instructions that save supervisor state, XSAVES and XRSTORS: hardware part `xsaves`, or they do not exist.
+pub trait SupervisorState {
+    /// Whether they have.
+    const SAVED: bool;
+}
+
 /// A virtual processor, bound to whoever runs it.
 ///
 /// Order of use: [`Vcpu::attach`], then any number of [`Vcpu::run`] with reads and writes of its state between, then
@@ -130,6 +136,10 @@ pub trait Vcpu {
 
     /// Whether [`Exit::Pause`] says that the guest spins (hardware part `pause-filter`). Where it does not, there is no such exit.
     const SPINS: bool = false;
+
+    /// Whether the guest executes XSAVES and XRSTORS where its processor has them (hardware part `xsaves`). Where it does not, they are not shown,
+    /// and IA32_XSS does not exist.
+    const XSAVES: bool = false;
 
     /// Whether the four directory pointers of PAE paging are state of their own, which no write of CR0, CR3 or CR4 by the hypervisor loads
     /// (SDM Vol. 3A §4.4.1): then [`Vcpu::set_directory_pointers`] has to be told.

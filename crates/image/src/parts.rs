@@ -15,7 +15,7 @@ pub type AmdBackEnd = svm::Svm<NextInstruction, DecodedInstruction, TranslationF
 #[cfg(feature = "npt")]
 pub type AmdStage = npt::NestedTables;
 #[cfg(feature = "vmx")]
-pub type IntelBackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, Watch>;
+pub type IntelBackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, SupervisorState, Watch>;
 #[cfg(feature = "ept")]
 pub type IntelStage = ept::ExtendedTables<HugePages>;
 
@@ -36,6 +36,8 @@ pub type TranslationTags = vpid::Vpid;
 pub type DeadlineTimer = preemption_timer::PreemptionTimer;
 #[cfg(feature = "ept-large-pages")]
 pub type HugePages = ept_large_pages::EptLargePages;
+#[cfg(feature = "xsaves")]
+pub type SupervisorState = xsaves::Xsaves;
 
 // Test parts.
 #[cfg(feature = "isolation-check")]

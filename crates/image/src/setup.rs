@@ -301,7 +301,8 @@ fn build<P: Product>(
         Watch::built(facts.index, root, area);
         let vcpus = (0..u32::from(compartment.vcpus))
             .map_while(|vcpu| P::BackEnd::vcpu(area, root, number + vcpu, features));
-        let cpuid = CpuidTable::freeze::<ClockPage>(cpu::cpuid, compartment.vcpus, machine.kilohertz());
+        let cpuid =
+            CpuidTable::freeze::<ClockPage, P::Vcpu>(cpu::cpuid, compartment.vcpus, machine.kilohertz());
         State::new(facts, compartment.clone(), cpuid, vcpus)
     });
     installed.map_err(|_| "its private area is too small")?;

@@ -4,6 +4,7 @@
 //! through. What is taken from the host as it is: the vendor and the signature (software chooses its errata work-arounds
 //! by them), the sizes of the vector state (they describe the memory layout of XSAVE), and the widths of addresses.
 
+use contracts::Vcpu;
 use contracts::absent::ClockPageChoice;
 use x86::{Cr4, Xcr0};
 
@@ -88,6 +89,8 @@ const AMD: Leaf =
     [0, u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"cAMD"), u32::from_le_bytes(*b"enti")];
 /// Leaf 0xd, subleaf 1 EAX: XSAVEC.
 const XSAVE_COMPACT: u32 = 1 << 1;
+/// The same: XSAVES, XRSTORS and IA32_XSS.
+const XSAVE_SUPERVISOR: u32 = 1 << 3;
 /// The register that `text` spells at `at`, with zeros behind its end.
 const fn spelled(text: &[u8], at: usize) -> u32 {
     let mut value = 0;
@@ -144,7 +147,11 @@ impl CpuidTable {
     /// Freezes what `host` (leaf, subleaf → registers) has of our table, for a compartment of `vcpus` vCPUs and a time stamp
     /// counter of `kilohertz`.
     #[inline(never)]
-    pub fn freeze<C: ClockPageChoice>(host: impl Fn(u32, u32) -> Leaf, vcpus: u8, kilohertz: u32) -> Self {
+    pub fn freeze<C: ClockPageChoice, V: Vcpu>(
+        host: impl Fn(u32, u32) -> Leaf,
+        vcpus: u8,
+        kilohertz: u32,
+    ) -> Self {
         let [host_basic, vendor_b, vendor_c, vendor_d] = host(0, 0);
         let basic_or_zero = |leaf, subleaf| if leaf <= host_basic { host(leaf, subleaf) } else { [0; 4] };
         let host_extended = host(0x8000_0000, 0)[0];
@@ -195,9 +202,12 @@ impl CpuidTable {
         }
         let mut state = [[0; 4]; 2];
         if one_ecx & XSAVE != 0 {
-            // XSAVEOPT and XSAVEC, whose area has a size of its own (APM Vol. 3, CPUID Fn0000_000D_EBX_x1); XSAVES would need XSS.
-            let forms = basic_or_zero(0xd, 1)[0] & 0b11;
-            state[0] = [forms, if forms & XSAVE_COMPACT != 0 { 576 } else { 0 }, 0, 0];
+            // XSAVEOPT, and XSAVEC and XSAVES, whose area has a size of its own (APM Vol. 3, CPUID Fn0000_000D_EBX_x1). ECX and EDX are
+            // what IA32_XSS can hold: nothing.
+            let shown = 0b11 | if V::XSAVES { XSAVE_SUPERVISOR } else { 0 };
+            let forms = basic_or_zero(0xd, 1)[0] & shown;
+            let compacts = forms & (XSAVE_COMPACT | XSAVE_SUPERVISOR) != 0;
+            state[0] = [forms, if compacts { 576 } else { 0 }, 0, 0];
             if xcr0.contains(Xcr0::AVX) {
                 state[1] = basic_or_zero(0xd, 2);
             }
@@ -304,6 +314,11 @@ impl CpuidTable {
         self.basic[0][1..] == INTEL[1..]
     }
 
+    /// Whether XSAVES, and so IA32_XSS, exists.
+    pub fn has_supervisor_state(&self) -> bool {
+        self.state[0][0] & XSAVE_SUPERVISOR != 0
+    }
+
     /// Whether RDTSCP, and so TSC_AUX, exists.
     pub fn has_tsc_aux(&self) -> bool {
         self.extended[1][3] & 1 << 27 != 0
@@ -340,7 +355,8 @@ impl CpuidTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contracts::absent::Absent;
+    use contracts::absent::{Absent, NoVcpu};
+    use contracts::fake::FakeVcpu;
 
     /// A host that has every bit set, the AMD vendor, and absurd maxima.
     fn everything(leaf: u32, _: u32) -> Leaf {
@@ -363,7 +379,7 @@ mod tests {
 
     #[test]
     fn host_bits_that_are_not_in_the_table_never_show() {
-        let table = CpuidTable::freeze::<Absent>(everything, 2, 1_000_000);
+        let table = CpuidTable::freeze::<Absent, NoVcpu>(everything, 2, 1_000_000);
         let one = answer(&table, 1);
         // Bits that must stay hidden: DTES64, MONITOR, VMX, SMX, TM2, PDCM, PCID; MCE, MCA, thermal monitor.
         assert_eq!(one[2] & (1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 17), 0);
@@ -384,17 +400,41 @@ mod tests {
     }
 
     #[test]
+    fn xsaves_is_shown_where_host_and_product_have_it() {
+        let frozen = |forms| {
+            let host = move |leaf, subleaf| {
+                if (leaf, subleaf) == (0xd, 1) {
+                    [forms, 0, u32::MAX, u32::MAX]
+                } else {
+                    everything(leaf, subleaf)
+                }
+            };
+            let with = CpuidTable::freeze::<Absent, FakeVcpu>(host, 1, 1_000_000);
+            let without = CpuidTable::freeze::<Absent, NoVcpu>(host, 1, 1_000_000);
+            [with, without].map(|table| {
+                let leaf = table.answer(0xd, 1, 0, Cr4::XSAVE, Xcr0::all);
+                assert_eq!(table.has_supervisor_state(), leaf[0] >> 3 & 1 == 1);
+                assert_eq!(leaf[2..], [0, 0], "IA32_XSS holds nothing");
+                (leaf[0], leaf[1])
+            })
+        };
+        assert_eq!(frozen(u32::MAX), [(0b1011, 832), (0b11, 832)]);
+        assert_eq!(frozen(0b1000), [(0b1000, 832), (0, 0)]);
+        assert_eq!(frozen(0b0111), [(0b11, 832), (0b11, 832)]);
+    }
+
+    #[test]
     fn only_a_compacted_area_has_a_size_of_its_own() {
         let host = |leaf, subleaf| {
             if (leaf, subleaf) == (0xd, 1) { [1, 0, 0, 0] } else { everything(leaf, subleaf) }
         };
-        let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+        let table = CpuidTable::freeze::<Absent, NoVcpu>(host, 1, 1_000_000);
         assert_eq!(table.answer(0xd, 1, 0, Cr4::XSAVE, Xcr0::all), [1, 0, 0, 0]);
     }
 
     #[test]
     fn bits_that_the_host_lacks_never_show() {
-        let table = CpuidTable::freeze::<Absent>(nothing, 1, 1_000_000);
+        let table = CpuidTable::freeze::<Absent, NoVcpu>(nothing, 1, 1_000_000);
         let one = answer(&table, 1);
         assert_eq!(one[2], X2APIC | TSC_DEADLINE | HYPERVISOR);
         assert_eq!(one[3], LEAF_1_EDX_OURS);
@@ -416,7 +456,7 @@ mod tests {
                     let [a, b, c, d] = everything(leaf, subleaf);
                     if leaf == 1 { [a, b, c, d & !bit | there] } else { [a, b, c, d] }
                 };
-                let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+                let table = CpuidTable::freeze::<Absent, NoVcpu>(host, 1, 1_000_000);
                 assert_eq!(answer(&table, 1)[3] & bit, there);
                 assert_eq!(table.cr4() & controls, if there == 0 { Cr4::empty() } else { controls });
             }
@@ -430,7 +470,7 @@ mod tests {
                 let [a, _, c, d] = everything(leaf, subleaf);
                 if leaf == 0x8000_0008 { [a, 1 << bit, c, d] } else { everything(leaf, subleaf) }
             };
-            let table = CpuidTable::freeze::<Absent>(host, 1, 1_000_000);
+            let table = CpuidTable::freeze::<Absent, NoVcpu>(host, 1, 1_000_000);
             assert_eq!(answer(&table, 0x8000_0008)[1], 1 << bit);
             assert_eq!((table.speculation_control(), table.has_branch_barrier()), (control, barrier));
         }
@@ -438,12 +478,12 @@ mod tests {
         let old = |leaf, subleaf| {
             if leaf == 0x8000_0000 { [0x8000_0007, 0, 0, 0] } else { everything(leaf, subleaf) }
         };
-        assert_eq!(CpuidTable::freeze::<Absent>(old, 1, 1_000_000).speculation_control(), 0);
+        assert_eq!(CpuidTable::freeze::<Absent, NoVcpu>(old, 1, 1_000_000).speculation_control(), 0);
     }
 
     #[test]
     fn the_signature_is_ours() {
-        let table = CpuidTable::freeze::<Absent>(everything, 1, 2_000_000);
+        let table = CpuidTable::freeze::<Absent, NoVcpu>(everything, 1, 2_000_000);
         let leaf = answer(&table, HYPERVISOR_BASE);
         let spelled: [u8; 12] = core::array::from_fn(|at| leaf[1 + at / 4].to_le_bytes()[at % 4]);
         assert_eq!(&spelled, &SIGNATURE);
@@ -452,7 +492,7 @@ mod tests {
 
     #[test]
     fn dynamic_bits_follow_the_vcpu() {
-        let table = CpuidTable::freeze::<Absent>(everything, 4, 1_000_000);
+        let table = CpuidTable::freeze::<Absent, NoVcpu>(everything, 4, 1_000_000);
         assert_eq!(table.answer(1, 0, 3, Cr4::XSAVE, || Xcr0::X87)[1] >> 24, 3);
         assert_ne!(table.answer(1, 0, 3, Cr4::XSAVE, || Xcr0::X87)[2] & OSXSAVE, 0);
         assert_eq!(table.answer(1, 0, 3, Cr4::empty(), || Xcr0::X87)[2] & OSXSAVE, 0);

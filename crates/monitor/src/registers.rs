@@ -68,6 +68,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         )
     }
 
+    /// Whether IA32_XSS exists.
+    fn has_supervisor_state(&self) -> bool {
+        I::Vcpu::XSAVES && self.compartment.cpuid.has_supervisor_state()
+    }
+
     #[inline(never)]
     fn soft_msr(&self, vcpu: &VirtualProcessor<I>, number: u32) -> Option<u64> {
         let soft = &vcpu.registers;
@@ -76,6 +81,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             msr::SPEC_CTRL if self.compartment.cpuid.speculation_control() != 0 => {
                 vcpu.virt.speculation_control().into()
             }
+            // No supervisor state is offered.
+            msr::XSS if self.has_supervisor_state() => 0,
             msr::MTRR_CAP => MTRR_CAPABILITIES,
             msr::MTRR_DEFAULT_TYPE => soft.mtrr_default,
             msr::MTRR_VARIABLE_FIRST..=msr::MTRR_VARIABLE_LAST => {
@@ -196,6 +203,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             {
                 true
             }
+            msr::XSS if self.has_supervisor_state() => value == 0,
             msr::DEBUG_CONTROL => value == 0,
             _ => {
                 let Some(legal) = self.set_soft_msr(vcpu, number, value) else {

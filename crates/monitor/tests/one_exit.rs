@@ -128,7 +128,7 @@ impl Bench {
             origin: HostTime(0),
             clock: Clock::new(host.kilohertz()).unwrap(),
         };
-        let cpuid = CpuidTable::freeze::<Absent>(cpuid, 1, host.kilohertz());
+        let cpuid = CpuidTable::freeze::<Absent, FakeVcpu>(cpuid, 1, host.kilohertz());
         let slot = Slot::new();
         slot.occupy("office", 1);
         slot.set_state(State::Running);
@@ -659,6 +659,22 @@ fn speculation_controls_that_the_host_lacks_do_not_exist() {
     let bench = speculating(0);
     assert!(!bench.write_msr(msr::SPEC_CTRL, 1) && !bench.write_msr(msr::PRED_CMD, 1));
     assert_eq!(bench.vcpu(|vcpu| (vcpu.speculation_control, vcpu.barriers)), (0, 0));
+    assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 2));
+}
+
+/// Where XSAVES is shown its register exists, and holds nothing.
+#[test]
+fn no_supervisor_state_can_be_chosen() {
+    let bench = Bench::on(|_, _| [u32::MAX; 4]);
+    assert_eq!(bench.read_msr(msr::XSS), Some(0));
+    assert!(bench.write_msr(msr::XSS, 0));
+    for bit in 0..64 {
+        assert!(!bench.write_msr(msr::XSS, 1 << bit), "bit {bit}");
+    }
+    assert_eq!((bench.read_msr(msr::XSS), bench.counted(Kind::Malformed)), (Some(0), 64));
+    let bench = Bench::on(|leaf, subleaf| if (leaf, subleaf) == (0xd, 1) { [!8; 4] } else { [u32::MAX; 4] });
+    assert_eq!(bench.read_msr(msr::XSS), None);
+    assert!(!bench.write_msr(msr::XSS, 0));
     assert_eq!((bench.counted(Kind::Malformed), bench.counted(Kind::Unknown)), (0, 2));
 }
 

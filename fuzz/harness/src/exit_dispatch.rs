@@ -479,7 +479,7 @@ pub fn run(bytes: &[u8]) {
             };
             // A processor that has everything, or next to nothing.
             let full = choices[0] & 64 == 0;
-            let cpuid = CpuidTable::freeze::<kvm_clock::KvmClock>(
+            let cpuid = CpuidTable::freeze::<kvm_clock::KvmClock, FakeVcpu<Guest>>(
                 |leaf, _| if full { [u32::MAX; 4] } else { [leaf, 1, 2, 3] },
                 plan.vcpus,
                 machine.kilohertz(),

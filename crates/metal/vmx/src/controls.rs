@@ -1,7 +1,7 @@
 //! The controls of a world switch (SDM Vol. 3C chapters 25 and 26), computed from what the processor can.
 
 use bitflags::bitflags;
-use contracts::{DeadlineTimer, TranslationTags, UnpagedModes};
+use contracts::{DeadlineTimer, SupervisorState, TranslationTags, UnpagedModes};
 use cpu::vmx::{Capabilities, ept};
 
 bitflags! {
@@ -113,6 +113,9 @@ const EXIT: ExitControls = ExitControls::SAVE_DEBUG
 const ENTRY: EntryControls =
     EntryControls::LOAD_DEBUG.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER);
 
+/// Said where a processor has no XSAVES, or none for guests.
+pub const NO_XSAVES: &str = "this processor has no XSAVES that guests could execute, which part xsaves needs";
+
 /// Adds to what is `wanted` what must be, by a capability word. `None`: something wanted cannot be.
 const fn adjust(wanted: u32, word: u64) -> Option<u32> {
     let (ones, possible) = (word as u32, (word >> 32) as u32);
@@ -122,7 +125,7 @@ const fn adjust(wanted: u32, word: u64) -> Option<u32> {
 impl Controls {
     /// The controls for a product with these hardware parts; an error is a sentence that says what the processor lacks. `rdtscp` says whether
     /// the processor has RDTSCP.
-    pub fn compute<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>(
+    pub fn compute<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>(
         capabilities: &Capabilities,
         rdtscp: bool,
     ) -> Result<Self, &'static str> {
@@ -154,7 +157,13 @@ impl Controls {
             }
             pin |= Pin::PREEMPTION_TIMER;
         }
-        // RDTSCP is the one instruction shown to guests that has to be allowed.
+        if S::SAVED {
+            if !possible(capabilities.secondary, Secondary::XSAVES.bits()) {
+                return Err(NO_XSAVES);
+            }
+            secondary |= Secondary::XSAVES;
+        }
+        // RDTSCP is shown to guests wherever it is, and has to be allowed.
         if rdtscp {
             secondary |= Secondary::RDTSCP;
         }
@@ -205,6 +214,10 @@ pub mod tests {
         const PRESENT: bool = true;
     }
 
+    impl SupervisorState for Present {
+        const SAVED: bool = true;
+    }
+
     /// A processor with everything, whose reserved bits that must be 1 are the manual's (SDM Vol. 3D appendix A.3 to A.5).
     pub fn everything() -> Capabilities {
         let must = |ones: u64, possible: u64| ones | (possible | ones) << 32;
@@ -227,14 +240,14 @@ pub mod tests {
 
     #[test]
     fn reserved_bits_are_as_the_processor_wants_them() {
-        let controls = Controls::compute::<Absent, Absent, Absent>(&everything(), true).unwrap();
+        let controls = Controls::compute::<Absent, Absent, Absent, Absent>(&everything(), true).unwrap();
         assert_eq!(controls.pin, 0x16 | 0x29);
         assert_eq!(controls.primary, 0x0400_6172 | PRIMARY.bits());
         assert_eq!(controls.secondary, 0x4a);
         assert_eq!(controls.exit, 0x0003_6dfb | 1 << 9 | 1 << 2 | 1 << 19 | 1 << 21);
         assert_eq!(controls.entry, 0x11fb | 1 << 2 | 1 << 14 | 1 << 15);
-        let parts = Controls::compute::<Present, Present, Present>(&everything(), false).unwrap();
-        assert_eq!((parts.pin, parts.secondary), (controls.pin | 1 << 6, 0x42 | 1 << 7 | 1 << 5));
+        let parts = Controls::compute::<Present, Present, Present, Present>(&everything(), false).unwrap();
+        assert_eq!((parts.pin, parts.secondary), (controls.pin | 1 << 6, 0x42 | 1 << 20 | 1 << 7 | 1 << 5));
     }
 
     #[test]
@@ -243,18 +256,28 @@ pub mod tests {
         let without = |bit: u32| Capabilities { secondary: all.secondary & !(1 << (32 + bit)), ..all };
         let named =
             |result: Result<Controls, &str>, part: &str| result.is_err_and(|error| error.contains(part));
-        assert!(named(Controls::compute::<Present, Absent, Absent>(&without(7), true), "unrestricted-guest"));
-        assert!(named(Controls::compute::<Absent, Present, Absent>(&without(5), true), "part vpid"));
-        let no_single = Capabilities { ept_vpid: all.ept_vpid & !ept::INVALIDATE_ONE_TAG, ..all };
-        assert!(named(Controls::compute::<Absent, Present, Absent>(&no_single, true), "part vpid"));
-        let no_timer = Capabilities { pin: all.pin & !(1 << 38), ..all };
-        assert!(named(Controls::compute::<Absent, Absent, Present>(&no_timer, true), "preemption-timer"));
         assert!(named(
-            Controls::compute::<Absent, Absent, Absent>(&without(1), true),
+            Controls::compute::<Present, Absent, Absent, Absent>(&without(7), true),
+            "unrestricted-guest"
+        ));
+        assert!(named(Controls::compute::<Absent, Present, Absent, Absent>(&without(5), true), "part vpid"));
+        let no_single = Capabilities { ept_vpid: all.ept_vpid & !ept::INVALIDATE_ONE_TAG, ..all };
+        assert!(named(Controls::compute::<Absent, Present, Absent, Absent>(&no_single, true), "part vpid"));
+        let no_timer = Capabilities { pin: all.pin & !(1 << 38), ..all };
+        assert!(named(
+            Controls::compute::<Absent, Absent, Present, Absent>(&no_timer, true),
+            "preemption-timer"
+        ));
+        assert!(named(
+            Controls::compute::<Absent, Absent, Absent, Absent>(&without(1), true),
             "extended page tables"
         ));
-        for lacking in [without(7), without(5), no_single, no_timer] {
-            assert!(Controls::compute::<Absent, Absent, Absent>(&lacking, true).is_ok());
+        assert!(named(
+            Controls::compute::<Absent, Absent, Absent, Present>(&without(20), true),
+            "part xsaves"
+        ));
+        for lacking in [without(7), without(5), without(20), no_single, no_timer] {
+            assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&lacking, true).is_ok());
         }
     }
 
@@ -263,7 +286,7 @@ pub mod tests {
         let all = everything();
         // CR3 loads and stores always exit there: bits 15 and 16 must be 1.
         let forced = Capabilities { primary: all.primary | 0x1_8000, ..all };
-        assert!(Controls::compute::<Absent, Absent, Absent>(&forced, true).is_err());
+        assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&forced, true).is_err());
         for cut in [
             Capabilities { exit: all.exit & !(1 << 53), ..all },
             Capabilities { entry: all.entry & !(1 << 47), ..all },
@@ -271,7 +294,7 @@ pub mod tests {
             Capabilities { primary: all.primary & !(1 << 54), ..all },
             Capabilities { secondary: 0, ..all },
         ] {
-            assert!(Controls::compute::<Absent, Absent, Absent>(&cut, true).is_err());
+            assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&cut, true).is_err());
         }
     }
 }

@@ -66,9 +66,9 @@ fn rare(fields: &impl Fields, reason: u32) -> Exit {
         55 => Exit::SetExtendedControl,
         // ENCLS, PCONFIG, ENCLV, LOADIWKEY, SEAMCALL and TDCALL.
         60 | 65 | 69 | 70 | 76 | 77 => Exit::Unsupported(Unsupported::Launch),
-        // INVPCID, RDRAND, RDSEED, XSAVES and XRSTORS never exit by these controls: without them they raise #UD, or just happen. Start-up
-        // interrupts come only to a guest that waits for one, system management has a monitor of its own, and all else has to be
-        // asked for.
+        // INVPCID, RDRAND and RDSEED never exit by these controls: without them they raise #UD, or just happen. So do XSAVES and XRSTORS, but
+        // for supervisor state, which nobody has. Start-up interrupts come only to a guest that waits for one, system management has a
+        // monitor of its own, and all else has to be asked for.
         other => Exit::Unknown(other.into()),
     }
 }

@@ -28,6 +28,7 @@ impl Field {
     pub const MSR_BITMAP: Self = Self(0x2004);
     pub const TICKS_OFFSET: Self = Self(0x2010);
     pub const EPT_POINTER: Self = Self(0x201a);
+    pub const XSS_EXITING: Self = Self(0x202c);
     pub const GUEST_PHYSICAL: Self = Self(0x2400);
     pub const LINK_POINTER: Self = Self(0x2800);
     pub const GUEST_DEBUG_CONTROL: Self = Self(0x2802);

@@ -18,7 +18,7 @@ mod vcpu;
 
 use address::{GuestPhysical, HostPhysical, PAGE_4K};
 use backend::{BackEnd, NoWatch, Watch};
-use contracts::{CpuIndex, DeadlineTimer, TranslationTags, UnpagedModes};
+use contracts::{CpuIndex, DeadlineTimer, SupervisorState, TranslationTags, UnpagedModes};
 use controls::Controls;
 use core::marker::PhantomData;
 use cpu::vmx::Capabilities;
@@ -27,22 +27,25 @@ use memory::{Frames, OwnedFrames, PrivateArea};
 pub use vcpu::VmxVcpu;
 
 /// The back end. `U` says who runs guests without paging (hardware part `unrestricted-guest`), `T` whether translations are tagged (`vpid`),
-/// `D` whether the world switch has a timer (`preemption-timer`), `W` who looks at what is mapped (`isolation-check`).
-pub struct Vmx<U, T, D, W = NoWatch>(PhantomData<(U, T, D, W)>);
+/// `D` whether the world switch has a timer (`preemption-timer`), `S` whether guests have XSAVES (`xsaves`), `W` who looks at what is mapped
+/// (`isolation-check`).
+pub struct Vmx<U, T, D, S, W = NoWatch>(PhantomData<(U, T, D, S, W)>);
 
-impl<U, T, D, W> BackEnd for Vmx<U, T, D, W>
+impl<U, T, D, S, W> BackEnd for Vmx<U, T, D, S, W>
 where
     U: UnpagedModes + Send,
     T: TranslationTags + Send,
     D: DeadlineTimer + Send,
+    S: SupervisorState + Send,
     W: Watch + Send,
 {
-    type Vcpu = VmxVcpu<U, T, D, W>;
+    type Vcpu = VmxVcpu<U, T, D, S, W>;
 
     fn missing(features: &Features) -> Option<&'static str> {
         let capabilities = Capabilities::of(features);
         host::missing(features, &capabilities)
-            .or_else(|| Controls::compute::<U, T, D>(&capabilities, features.rdtscp).err())
+            .or_else(|| Controls::compute::<U, T, D, S>(&capabilities, features.rdtscp).err())
+            .or_else(|| (S::SAVED && !host::has_xsaves(features)).then_some(controls::NO_XSAVES))
     }
 
     fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
@@ -50,7 +53,7 @@ where
     }
 
     fn enable(cpu: CpuIndex, features: &Features) -> bool {
-        host::enable(cpu, features)
+        (!S::SAVED || host::clear_supervisor_state(features)) && host::enable(cpu, features)
     }
 
     fn pages(features: &Features) -> usize {
@@ -68,7 +71,7 @@ where
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<VmxVcpu<U, T, D, W>> {
+    ) -> Option<VmxVcpu<U, T, D, S, W>> {
         let frames =
             vcpu::Frames { structure: area.page()?, vector: area.pages(vector_pages(features))?, root };
         VmxVcpu::new(frames, number, features, Capabilities::of(features))

@@ -9,7 +9,7 @@ use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
     Attachment, CpuIndex, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
-    TranslationTags, UnpagedModes, Vcpu,
+    SupervisorState, TranslationTags, UnpagedModes, Vcpu,
 };
 use core::arch::asm;
 use core::marker::PhantomData;
@@ -160,8 +160,8 @@ impl Hardware for Structure {
 }
 
 /// A virtual processor. `U` says who runs guests without paging, `T` whether translations are tagged, `D` whether the world switch has a
-/// timer, `W` who looks at what is mapped.
-pub struct VmxVcpu<U, T, D, W = NoWatch, H = Structure> {
+/// timer, `S` whether guests have XSAVES, `W` who looks at what is mapped.
+pub struct VmxVcpu<U, T, D, S, W = NoWatch, H = Structure> {
     hardware: H,
     facts: Facts,
     /// General registers by number, but RSP: see [`Registers`].
@@ -194,18 +194,20 @@ pub struct VmxVcpu<U, T, D, W = NoWatch, H = Structure> {
     status: u64,
     system: [u64; SYSTEM.len()],
     vector: VectorState,
-    parts: PhantomData<(U, T, D, W)>,
+    parts: PhantomData<(U, T, D, S, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`). Its structure is bound to a processor from `attach`
 // to `detach`, and those who attach it keep it on that processor so long (`contracts::Vcpu`); after that it may go anywhere.
-unsafe impl<U, T, D, W> Send for VmxVcpu<U, T, D, W> {}
+unsafe impl<U, T, D, S, W> Send for VmxVcpu<U, T, D, S, W> {}
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch> VmxVcpu<U, T, D, W> {
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch>
+    VmxVcpu<U, T, D, S, W>
+{
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0. `None`: this processor lacks something
     /// that [`backend::BackEnd::missing`] names.
     pub fn new(frames: Frames, number: u32, features: &Features, capabilities: Capabilities) -> Option<Self> {
-        let controls = Controls::compute::<U, T, D>(&capabilities, features.rdtscp).ok()?;
+        let controls = Controls::compute::<U, T, D, S>(&capabilities, features.rdtscp).ok()?;
         // SAFETY: the page is this virtual processor's own, and mapped while its compartment's space is, as now.
         let cleared = unsafe { Cleared::new(frames.structure, host::revision(&capabilities)) };
         let facts = Facts {
@@ -221,7 +223,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch> VmxVcpu<U,
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardware> VmxVcpu<U, T, D, W, H> {
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch, H: Hardware>
+    VmxVcpu<U, T, D, S, W, H>
+{
     fn with(hardware: H, facts: Facts, vector: VectorState) -> Self {
         Self {
             hardware,
@@ -277,6 +281,10 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
         }
         if T::TAGGED {
             self.hardware.write(Field::VPID, tag.into());
+        }
+        if S::SAVED {
+            // No supervisor state is anybody's: should IA32_XSS hold a component all the same, its XSAVES and XRSTORS exit.
+            self.hardware.write(Field::XSS_EXITING, u64::MAX);
         }
     }
 
@@ -543,11 +551,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardwar
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, W: Watch, H: Hardware> Vcpu
-    for VmxVcpu<U, T, D, W, H>
+impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch, H: Hardware> Vcpu
+    for VmxVcpu<U, T, D, S, W, H>
 {
     /// VT-x has always said what a MOV to or from a control register, INS and OUTS were.
     const DECODED: bool = true;
+    const XSAVES: bool = S::SAVED;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
 
     fn start(&mut self, state: &StartState) {
@@ -1064,19 +1073,20 @@ pub mod tests {
         const NAMES_RULES: bool = true;
     }
 
-    pub type Modelled = VmxVcpu<Present, Present, Present, Looking, Model>;
+    pub type Modelled = VmxVcpu<Present, Present, Present, Present, Looking, Model>;
 
-    impl<U, T, D> VmxVcpu<U, T, D, Looking, Model> {
+    impl<U, T, D, S> VmxVcpu<U, T, D, S, Looking, Model> {
         /// The fields.
         pub fn into_model(self) -> Model {
             self.hardware
         }
     }
 
-    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Looking, Model> {
+    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>()
+    -> VmxVcpu<U, T, D, S, Looking, Model> {
         let capabilities = everything();
         let facts = Facts {
-            controls: Controls::compute::<U, T, D>(&capabilities, true).unwrap(),
+            controls: Controls::compute::<U, T, D, S>(&capabilities, true).unwrap(),
             root: HostPhysical::new(0x5000),
             machine_check: Cr4::MACHINE_CHECK,
             tag: 7,
@@ -1087,8 +1097,9 @@ pub mod tests {
     }
 
     /// A virtual processor as `attach` leaves it, but for the registers of a real processor.
-    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer>() -> VmxVcpu<U, T, D, Looking, Model> {
-        let mut vcpu = of_parts::<U, T, D>();
+    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>()
+    -> VmxVcpu<U, T, D, S, Looking, Model> {
+        let mut vcpu = of_parts::<U, T, D, S>();
         vcpu.write_controls();
         for (field, value) in [
             // Where a test's program lies is beyond this processor's physical addresses.
@@ -1148,8 +1159,9 @@ pub mod tests {
 
     #[test]
     fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
-        let mut vcpu = attach::<Absent, Absent, Absent>();
-        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Looking, Model>, field| vcpu.hardware.read(field);
+        let mut vcpu = attach::<Absent, Absent, Absent, Absent>();
+        let read =
+            |vcpu: &VmxVcpu<Absent, Absent, Absent, Absent, Looking, Model>, field| vcpu.hardware.read(field);
         let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
         let protected = Cr0::EXTENSION_TYPE | Cr0::PROTECTION;
         vcpu.set_cr0(protected);
@@ -1178,7 +1190,7 @@ pub mod tests {
 
     #[test]
     fn without_the_part_real_mode_is_refused_by_name() {
-        let mut vcpu = attach::<Absent, Absent, Absent>();
+        let mut vcpu = attach::<Absent, Absent, Absent, Absent>();
         vcpu.set_cr0(Cr0::EXTENSION_TYPE);
         vcpu.enter();
         assert_eq!(vcpu.hardware.entries, 0, "it is not even tried");
@@ -1209,10 +1221,19 @@ pub mod tests {
         tagged.set_efer(Efer::NO_EXECUTE | Efer::SYSTEM_CALL);
         assert_eq!(tagged.hardware.forgotten, [7; 4]);
         assert_eq!(tagged.hardware.read(Field::VPID), 7);
-        let mut plain = attach::<Present, Absent, Present>();
+        let mut plain = attach::<Present, Absent, Present, Present>();
         plain.set_cr3(0x3000);
         assert!(plain.hardware.forgotten.is_empty());
         assert_eq!(plain.hardware.read(Field::VPID), 0);
+    }
+
+    #[test]
+    fn supervisor_state_never_passes() {
+        let with = attached();
+        assert_eq!(with.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 1);
+        assert_eq!(with.hardware.read(Field::XSS_EXITING), u64::MAX, "every component exits");
+        let without = attach::<Present, Present, Present, Absent>();
+        assert_eq!(without.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 0, "#UD");
     }
 
     #[test]
@@ -1400,6 +1421,6 @@ pub mod tests {
         vcpu.enter();
         assert!((1..=LEAST_TURN + 1).contains(&vcpu.hardware.read(Field::PREEMPTION_TIMER)));
         assert_eq!(exits(&mut vcpu, 52, &[]), Exit::Interrupted);
-        assert!(!attach::<Present, Present, Absent>().arm(None));
+        assert!(!attach::<Present, Present, Absent, Present>().arm(None));
     }
 }

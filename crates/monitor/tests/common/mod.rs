@@ -118,7 +118,7 @@ pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Que
             origin: host.now(),
             clock: Clock::new(host.kilohertz()).unwrap(),
         };
-        let cpuid = CpuidTable::freeze::<Absent>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
+        let cpuid = CpuidTable::freeze::<Absent, FakeVcpu>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
         let others = (1..plan.vcpus).map(|_| FakeVcpu::default());
         Compartment::new(facts, plan.clone(), cpuid, std::iter::once(vcpu).chain(others))
     });

@@ -72,12 +72,13 @@ const EPT_VPID: Source = Source::Capability(0x48c);
 const EPT: &str = "extended page tables (EPT)";
 const UNRESTRICTED: &str = "unrestricted guests";
 const VPID: &str = "tagged translations (VPID)";
+const XSAVES: &str = "XSAVES for guests";
 
 /// Everything that a part or a profile can require (AMD APM Vol. 3, appendix E; Intel SDM Vol. 2A, CPUID, and Vol. 3D appendix A).
 ///
 /// Where a register exists only if a bit of another says so, the row of that bit stands before, under the same name: who asks in this order
 /// and stops at the first bit that is missing reads no register that is not there.
-pub const REQUIREMENTS: [Requirement; 26] = [
+pub const REQUIREMENTS: [Requirement; 28] = [
     amd("svm", "AMD virtualization (SVM)", 0x8000_0001, Register::Ecx, 2),
     amd("npt", "nested paging (NPT)", 0x8000_000a, Register::Edx, 0),
     amd("nrip-save", "saved next instruction pointer (NRIPS)", 0x8000_000a, Register::Edx, 3),
@@ -102,13 +103,9 @@ pub const REQUIREMENTS: [Requirement; 26] = [
     intel("vpid", VPID, EPT_VPID, 41),
     intel("preemption-timer", "VMX-preemption timer", PIN, 38),
     intel("ept-large-pages", "extended page tables of 1 GiB", EPT_VPID, 17),
-    Requirement {
-        name: "xsaves",
-        what: "supervisor state in XSAVE areas (XSAVES)",
-        back_end: None,
-        source: Source::Cpuid { leaf: 0xd, subleaf: 1, register: Register::Eax },
-        bit: 3,
-    },
+    intel("xsaves", XSAVES, Source::Cpuid { leaf: 0xd, subleaf: 1, register: Register::Eax }, 3),
+    intel("xsaves", XSAVES, PRIMARY, 63),
+    intel("xsaves", XSAVES, SECONDARY, 52),
     general("x2apic", "x2APIC", 1, Register::Ecx, 21),
     general("one-gib-pages", "1 GiB pages", 0x8000_0001, Register::Edx, 26),
     general("invariant-tsc", "invariant time stamp counter", 0x8000_0007, Register::Edx, 8),

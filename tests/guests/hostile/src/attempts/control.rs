@@ -3,14 +3,14 @@
 use super::{Attempt, CR4, attempts, in_modes, say, try_in_modes};
 use crate::code;
 use crate::engine::{self, CODE, DATA, EMPTY, Mode, State, Trap};
-use crate::machine::{self, EFER, cpuid, read_msr, window, write_msr, write64};
+use crate::machine::{self, EFER, cpuid, read_msr, read64, window, write_msr, write64};
 
 pub const ATTEMPTS: &[Attempt] = attempts![Any:
     set_every_bit_of_cr0, set_every_bit_of_efer, set_not_writethrough_alone,
     set_long_mode_without_pae, toggle_lme_under_paging, set_lma,
 
     set_cr8, use_control_registers_that_are_none, use_debug_registers_that_are_none, set_reserved_dr6_and_dr7, load_machine_status_word,
-    set_xcr0, set_other_extended_register, change_modes_in_every_order, execute_user_page_under_smep, read_user_page_under_smap,
+    set_xcr0, set_other_extended_register, save_supervisor_state, change_modes_in_every_order, execute_user_page_under_smep, read_user_page_under_smap,
     store_tables_under_umip, read_time_under_tsd, use_x87_under_ts, use_sse_under_em, wait_under_ts_and_mp, write_read_only_page_under_wp,
     check_alignment, execute_no_execute_page, set_nxe_and_clear_it, use_vector_state_that_is_off,
 ];
@@ -277,6 +277,43 @@ fn set_other_extended_register() {
         return;
     }
     say(format_args!("{} {}", xsetbv(1, 1), xsetbv(u64::MAX & 0xffff_ffff, 1)));
+}
+
+/// XSAVES and XRSTORS of everything, in ring 0 and ring 3, and of an area that is not compacted; and IA32_XSS, with nothing and with each bit.
+fn save_supervisor_state() {
+    // xsaves64 [rbx]; xrstors64 [rbx]
+    const SAVE: [u8; 4] = [0x48, 0x0f, 0xc7, 0x2b];
+    const RESTORE: [u8; 4] = [0x48, 0x0f, 0xc7, 0x1b];
+    /// IA32_XSS.
+    const SUPERVISOR_STATE: u64 = 0xda0;
+    /// Where an area says which components lie in it, and that it is compacted.
+    const FORM: u64 = DATA + 520;
+    if cpuid(1, 0)[2] >> 26 & 1 == 1 {
+        machine::set_cr4(CR4 | 1 << 18);
+    }
+    (DATA..DATA + 0x1000).step_by(8).for_each(|at| write64(at, 0));
+    let all = State { rax: 0xffff_ffff, rdx: 0xffff_ffff, rbx: DATA, ..EMPTY };
+    say(format_args!("xsaves={} form={:x}", engine::run(Mode::Long, &SAVE, all), read64(FORM)));
+    say(format_args!("xrstors={}", engine::run(Mode::Long, &RESTORE, all)));
+    write64(FORM, 0);
+    say(format_args!("standard={}", engine::run(Mode::Long, &RESTORE, all)));
+    let [save, restore] = [SAVE, RESTORE].map(|code| engine::run(Mode::LongUser, &code, all));
+    say(format_args!("ring3={save},{restore}"));
+    let trap = engine::run(Mode::Long, code!("rdmsr"), State { rcx: SUPERVISOR_STATE, ..EMPTY });
+    say(format_args!("read={trap}:{:x}", trap.state.rdx << 32 | trap.state.rax));
+    let write = |value: u64| {
+        let registers = State { rax: value & 0xffff_ffff, rdx: value >> 32, rcx: SUPERVISOR_STATE, ..EMPTY };
+        engine::run(Mode::Long, code!("wrmsr"), registers)
+    };
+    let zero = write(0);
+    let (mut taken, mut other) = (0, 0);
+    for bit in 0..64 {
+        let trap = write(1 << bit);
+        taken += u32::from(trap.is_done());
+        other += u32::from(!trap.is_done() && (trap.state.vector, trap.state.code) != (13, 0));
+    }
+    write(0);
+    say(format_args!("zero={zero} taken={taken} other={other}"));
 }
 
 /// From each mode into each other, through real mode and paging and back, with an instruction that exits in each.
