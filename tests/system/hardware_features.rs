@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::intel::LIMIT;
 use crate::system::{Guests, Ran, run, tree};
 
-const OF_VMX: [&str; 4] = ["unrestricted-guest", "vpid", "preemption-timer", "ept-large-pages"];
+const OF_VMX: [&str; 5] = ["unrestricted-guest", "vpid", "preemption-timer", "ept-large-pages", "xsaves"];
 const OF_SVM: [&str; 3] = ["nrip-save", "flush-by-asid", "pause-filter"];
 
 /// None of the features, each alone, and all of them.
@@ -33,7 +33,7 @@ fn cut(base: &str, features: &[&str], chosen: &[&str], folder: &TempDir) -> Stri
 
 /// Two guests that come through real mode and back cannot be had with every cut; one that measures what it does can.
 #[test]
-#[ignore = "a boot for each of six products: nightly"]
+#[ignore = "a boot for each of seven products: nightly"]
 fn each_of_vmx_alone_all_and_none() {
     let folder = tempfile::tempdir().unwrap();
     symlink(guest::program(&tree(), "friendly").unwrap(), folder.path().join("friendly")).unwrap();
