@@ -6,14 +6,13 @@
 #![no_std]
 
 mod timer;
-mod vectors;
 
 use contracts::{
     ApicDestination, ApicEffects, DeliveryMode, GuestTicks, InterruptCommand, InterruptMessage,
     LocalApic as _, LocalPin, Shorthand, Trigger,
 };
 use timer::{Mode, Timer};
-use vectors::{Place, VectorSet};
+use x86::interrupts::{InterruptRegisters, Place, VectorSet};
 
 pub use timer::MINIMUM_PERIOD;
 
@@ -116,29 +115,27 @@ const COMMAND_SHORTHAND: u32 = 3 << 18;
 /// The first vector that an interrupt may have; those below are the architecture's exceptions (SDM §11.5.2).
 const FIRST_VECTOR: u8 = 16;
 
-/// The local APIC of one vCPU.
+/// The local APIC of one vCPU. The sets of vectors come last, which leaves the others at offsets that fit into a byte.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct LocalApic {
     base: u64,
-    requested: VectorSet,
-    in_service: VectorSet,
-    level: VectorSet,
     timer: Timer,
-    id: u8,
-    task_priority: u8,
-    spurious: u32,
+    command: u64,
     entries: [u32; entry::COUNT],
+    spurious: u32,
+    /// Errors since the last write to the error status register, and what it shows.
+    errors: u32,
+    error_status: u32,
+    /// xAPIC mode only; the x2APIC's follows from the id.
+    logical_destination: u32,
+    destination_format: u32,
+    id: u8,
     /// Which pins are high, by the numbers of their entries.
     pins: u8,
     /// Whether LINT0 brings an external interrupt: it follows from pin and entry, and is asked more often than they change.
     external: bool,
-    /// Errors since the last write to the error status register, and what it shows.
-    errors: u32,
-    error_status: u32,
-    command: u64,
-    /// xAPIC mode only; the x2APIC's follows from the id.
-    logical_destination: u32,
-    destination_format: u32,
+    interrupts: InterruptRegisters,
 }
 
 impl LocalApic {
@@ -153,12 +150,9 @@ impl LocalApic {
         let external = base & base::ENABLED == 0 && pins >> entry::LINT0 & 1 != 0;
         Self {
             base,
-            requested: VectorSet::new(),
-            in_service: VectorSet::new(),
-            level: VectorSet::new(),
+            interrupts: InterruptRegisters::new(),
             timer: Timer::new(),
             id,
-            task_priority: 0,
             spurious: 0xff,
             entries,
             pins,
@@ -196,21 +190,12 @@ impl LocalApic {
         self.spurious & SPURIOUS_ENABLED != 0
     }
 
-    /// SDM §11.8.3.1.
-    #[inline]
-    const fn processor_priority(&self) -> u8 {
-        let serviced = match self.in_service.highest() {
-            Some(place) => place.vector() & 0xf0,
-            None => 0,
-        };
-        if self.task_priority & 0xf0 >= serviced { self.task_priority } else { serviced }
-    }
-
     /// The arbitration priority (APM §16.6.4): the highest class of task, service and request.
     fn arbitration_priority(&self) -> u8 {
         let of = |set: &VectorSet| set.highest().map_or(0, Place::vector);
-        let class = of(&self.in_service).max(of(&self.requested)) & 0xf0;
-        if self.task_priority & 0xf0 >= class { self.task_priority } else { class }
+        let InterruptRegisters { task_priority, requested, in_service, .. } = &self.interrupts;
+        let class = of(in_service).max(of(requested)) & 0xf0;
+        if task_priority & 0xf0 >= class { *task_priority } else { class }
     }
 
     /// Notes an error. The first since the last write to the error status register makes an interrupt: that write "rearms
@@ -233,10 +218,10 @@ impl LocalApic {
     #[inline]
     fn request(&mut self, vector: u8, trigger: Trigger) {
         let place = Place::of(vector);
-        self.requested.insert(place);
+        self.interrupts.requested.insert(place);
         match trigger {
-            Trigger::Edge => self.level.remove(place),
-            Trigger::Level => self.level.insert(place),
+            Trigger::Edge => self.interrupts.level.remove(place),
+            Trigger::Level => self.interrupts.level.insert(place),
         }
     }
 
@@ -421,12 +406,12 @@ impl LocalApic {
     fn common(&mut self, register: u8, now: GuestTicks) -> Option<u32> {
         Some(match register {
             register::VERSION => VERSION,
-            register::TASK_PRIORITY => self.task_priority.into(),
-            register::PROCESSOR_PRIORITY => self.processor_priority().into(),
+            register::TASK_PRIORITY => self.interrupts.task_priority.into(),
+            register::PROCESSOR_PRIORITY => self.interrupts.processor_priority().into(),
             register::SPURIOUS => self.spurious,
-            register::IN_SERVICE..=register::IN_SERVICE_LAST => self.in_service.word(register),
-            register::TRIGGER_MODE..=register::TRIGGER_MODE_LAST => self.level.word(register),
-            register::REQUESTED..=register::REQUESTED_LAST => self.requested.word(register),
+            register::IN_SERVICE..=register::IN_SERVICE_LAST => self.interrupts.in_service.word(register),
+            register::TRIGGER_MODE..=register::TRIGGER_MODE_LAST => self.interrupts.level.word(register),
+            register::REQUESTED..=register::REQUESTED_LAST => self.interrupts.requested.word(register),
             register::ERROR_STATUS => self.error_status,
             register::ENTRY_TIMER..=register::ENTRY_LAST => {
                 let index = usize::from(register - register::ENTRY_TIMER);
@@ -462,7 +447,7 @@ impl LocalApic {
     /// Writes a register that [`Self::writable`] knows. Reserved bits are not kept.
     fn set_common(&mut self, register: u8, value: u32, now: GuestTicks, effects: &mut ApicEffects) {
         match register {
-            register::TASK_PRIORITY => self.task_priority = value as u8,
+            register::TASK_PRIORITY => self.interrupts.task_priority = value as u8,
             register::END_OF_INTERRUPT => effects.level_end = self.end_of_interrupt(),
             register::SPURIOUS => self.set_spurious(value, now, effects),
             register::ERROR_STATUS => {
@@ -661,9 +646,9 @@ impl contracts::LocalApic for LocalApic {
     /// SDM §11.8.5.
     #[inline]
     fn end_of_interrupt(&mut self) -> Option<u8> {
-        let place = self.in_service.highest()?;
-        self.in_service.remove(place);
-        if !self.level.contains(place) {
+        let place = self.interrupts.in_service.highest()?;
+        self.interrupts.in_service.remove(place);
+        if !self.interrupts.level.contains(place) {
             return None;
         }
         let vector = place.vector();
@@ -711,27 +696,22 @@ impl contracts::LocalApic for LocalApic {
 
     #[inline]
     fn pending(&self) -> Option<u8> {
-        let vector = self.requested.highest()?.vector();
-        (vector & 0xf0 > self.processor_priority() & 0xf0).then_some(vector)
+        self.interrupts.pending()
     }
 
     #[inline]
     fn acknowledge(&mut self) -> Option<u8> {
-        let vector = self.pending()?;
-        let place = Place::of(vector);
-        self.requested.remove(place);
-        self.in_service.insert(place);
-        Some(vector)
+        self.interrupts.acknowledge()
     }
 
     #[inline]
     fn task_priority(&self) -> u8 {
-        self.task_priority >> 4
+        self.interrupts.task_priority >> 4
     }
 
     #[inline]
     fn set_task_priority(&mut self, priority: u8) {
-        self.task_priority = priority << 4;
+        self.interrupts.task_priority = priority << 4;
     }
 
     #[inline]

@@ -7,6 +7,7 @@
 
 mod exception;
 mod flags;
+pub mod interrupts;
 pub mod msr;
 mod register;
 mod segment;
