@@ -2,9 +2,10 @@
 
 use crate::{
     ApicDestination, ApicEffects, Attachment, Context, CpuIndex, DeadlineTimer, DecodedInstruction,
-    DeliveryMode, Device, Effects, Exit, GuestTicks, HostTime, HugePages, IoApic, Leave, LegacyPic,
-    LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, SpinDetector, StartState,
-    SupervisorState, TranslationFlush, TranslationTags, Trigger, Turn, UnpagedModes, Vcpu, VcpuName,
+    DeliveryMode, Device, Effects, Exit, GuestTicks, HostTime, HugePages, InterruptDelivery, IoApic, Leave,
+    LegacyPic, LocalApic, LocalPin, NextInstruction, Platform, PortExit, Savable, Scheduler, SpinDetector,
+    StartState, SupervisorState, TranslationFlush, TranslationTags, Trigger, Turn, UnpagedModes, Vcpu,
+    VcpuName,
 };
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
@@ -74,6 +75,10 @@ impl DeadlineTimer for Absent {
 
 impl SupervisorState for Absent {
     const SAVED: bool = false;
+}
+
+impl InterruptDelivery for Absent {
+    const HELD: bool = false;
 }
 
 impl HugePages for Absent {
@@ -371,6 +376,8 @@ pub mod roles {
     pub type DeadlineTimer = Absent;
     /// Guests have no XSAVES.
     pub type SupervisorState = Absent;
+    /// Software delivers interrupts.
+    pub type InterruptDelivery = Absent;
     /// Second stages make do with pages of 2 MiB.
     pub type HugePages = Absent;
     /// No scheduler.

@@ -115,6 +115,11 @@ pub enum Exit {
     InterruptWindow,
     /// The guest can take an NMI now.
     NonMaskableWindow,
+    /// The guest ended a level-triggered interrupt with that vector, and the processor has taken it out of service
+    /// ([`crate::Vcpu::HOLDS_INTERRUPTS`]). The instruction is done.
+    EndOfInterrupt(u8),
+    /// The guest sent itself an interrupt with a vector that cannot be, the low byte of RAX. The instruction is done.
+    SelfInterrupt,
     /// HLT.
     Halt,
     /// CPUID.
@@ -159,7 +164,7 @@ pub enum Exit {
 
 impl Exit {
     /// Number of kinds, for counters.
-    pub const KINDS: usize = 19;
+    pub const KINDS: usize = 20;
 
     /// Names of the kinds, in the order of [`Exit::kind`].
     pub const KIND_NAMES: [&'static str; Self::KINDS] = [
@@ -182,6 +187,7 @@ impl Exit {
         "exception",
         "shutdown",
         "unknown",
+        "apic",
     ];
 
     /// The index of this exit's kind, below [`Exit::KINDS`].
@@ -208,6 +214,7 @@ impl Exit {
             Self::Exception(..) | Self::TaskSwitch => 16,
             Self::Shutdown => 17,
             Self::Failed(_) | Self::Unknown(_) => 18,
+            Self::EndOfInterrupt(_) | Self::SelfInterrupt => 19,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
 use address::{GuestPhysical, HostPhysical, HostRange, PAGE_4K};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::{Deque, Vec};
+use x86::interrupts::{InterruptRegisters, Place};
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0};
 
 /// `SIZE` bytes of RAM from guest-physical 0.
@@ -89,6 +90,9 @@ pub enum Injected {
 
 /// Where the exits of a [`FakeVcpu`] come from.
 pub trait Script: Sized {
+    /// Whether the processor delivers the local APIC's interrupts, as one with part `apic-virtualization`.
+    const HOLDS_INTERRUPTS: bool = false;
+
     /// The next exit. What a guest would have changed until then in `vcpu`, it may change.
     fn next(vcpu: &mut FakeVcpu<Self>) -> Exit;
 
@@ -140,6 +144,8 @@ pub struct FakeVcpu<S = Deque<Exit, 64>> {
     pub code: CodeSize,
     /// The time stamp counter.
     pub ticks: u64,
+    /// What the processor holds of the local APIC.
+    pub held: Option<InterruptRegisters>,
     /// Whether the guest takes interrupts from its start on: no script sets the flag.
     pub interruptible: bool,
     offset: u64,
@@ -176,11 +182,23 @@ impl<S> FakeVcpu<S> {
             timer: (false, None),
             code: CodeSize::Bits64,
             ticks: 0,
+            held: None,
             interruptible: false,
             offset: 0,
             pending: false,
             shadow: false,
             last: Exit::Interrupted,
+        }
+    }
+
+    /// What a processor does with the interrupts that it holds (SDM Vol. 3C §30.2), one at an entry.
+    fn deliver(&mut self) {
+        let accepts = self.state.flags.contains(Rflags::INTERRUPT) && !self.window && !self.pending;
+        if accepts
+            && let Some(held) = &mut self.held
+            && let Some(vector) = held.acknowledge()
+        {
+            self.note(Injected::Interrupt(vector));
         }
     }
 
@@ -197,6 +215,7 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
     const SPINS: bool = true;
     const XSAVES: bool = true;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
+    const HOLDS_INTERRUPTS: bool = S::HOLDS_INTERRUPTS;
 
     fn start(&mut self, state: &StartState) {
         self.state = *state;
@@ -211,10 +230,16 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
     }
     fn detach(&mut self) {}
     fn enter(&mut self) {
+        self.deliver();
         self.pending = false;
         self.ticks += 1_000;
         let before = self.last;
         self.last = S::next(self);
+        if let Exit::EndOfInterrupt(vector) = self.last
+            && let Some(held) = &mut self.held
+        {
+            held.in_service.remove(Place::of(vector));
+        }
         self.shadow = self.last == Exit::Interrupted && before != Exit::Interrupted;
     }
     fn exit(&mut self) -> Exit {
@@ -224,6 +249,21 @@ impl<S: Script> Vcpu for FakeVcpu<S> {
         match self.last {
             Exit::Port(access) => Some(access),
             _ => None,
+        }
+    }
+    fn hold_interrupts(&mut self, registers: Option<&mut InterruptRegisters>) {
+        self.held = registers.map(|registers| InterruptRegisters {
+            task_priority: core::mem::take(&mut registers.task_priority),
+            requested: core::mem::take(&mut registers.requested),
+            in_service: core::mem::take(&mut registers.in_service),
+            level: registers.level.clone(),
+        });
+    }
+    fn return_interrupts(&mut self, registers: &mut InterruptRegisters) {
+        if let Some(mut held) = self.held.take() {
+            registers.task_priority = held.task_priority;
+            held.requested.drain(|number, bits| registers.requested.add_word(number, bits));
+            held.in_service.drain(|number, bits| registers.in_service.add_word(number, bits));
         }
     }
     fn set_directory_pointers(&mut self, pointers: [u64; 4]) {

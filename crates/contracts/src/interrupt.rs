@@ -1,6 +1,7 @@
 //! The interrupt fabric's contracts: lines, messages, the two controllers and the local APIC.
 
 use crate::{Device, Effects, GuestTicks};
+use x86::interrupts::InterruptRegisters;
 
 /// An interrupt line of the platform, numbered as ISA numbers its IRQs: 0 to 15, then the I/O APIC's further pins 16
 /// to 23. The fabric maps line 0 to I/O APIC pin 2 (as the compartment's MADT says); all others to their own number.
@@ -231,6 +232,17 @@ pub trait LocalApic: Sized {
 
     /// The processor takes [`Self::pending`]: moves it from requested to in service.
     fn acknowledge(&mut self) -> Option<u8>;
+
+    /// What a processor may hold while the guest runs (see [`crate::Vcpu::hold_interrupts`]): in x2APIC mode, enabled by software. What is
+    /// requested while it does, is [pending](Self::pending) here.
+    fn lendable(&mut self) -> Option<&mut InterruptRegisters> {
+        None
+    }
+
+    /// The processor, which holds the services, ended an interrupt whose trigger was level. Answers whether it is to be told to the I/O APIC.
+    fn ended_level(&mut self, _vector: u8) -> bool {
+        false
+    }
 
     /// The task priority as CR8 shows it, 0 to 15.
     fn task_priority(&self) -> u8;

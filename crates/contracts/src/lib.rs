@@ -36,6 +36,6 @@ pub use scheduler::{Leave, Scheduler, Turn, VcpuName};
 pub use second_stage::{FlushToken, HugePages, MapError, MapMode, SecondStage};
 pub use time::{Clock, GuestTicks, GuestTime, HostTime, RATE_LIMIT};
 pub use vcpu::{
-    Attachment, DeadlineTimer, DecodedInstruction, NextInstruction, SpinDetector, StartState,
-    SupervisorState, TranslationFlush, TranslationTags, UnpagedModes, Vcpu,
+    Attachment, DeadlineTimer, DecodedInstruction, InterruptDelivery, NextInstruction, SpinDetector,
+    StartState, SupervisorState, TranslationFlush, TranslationTags, UnpagedModes, Vcpu,
 };

@@ -1,6 +1,7 @@
 //! A virtual processor: mechanism only. It enters the guest and says why it came back; it never decides.
 
 use crate::{CpuIndex, Exit, GuestTicks, HostTime, PortExit};
+use x86::interrupts::InterruptRegisters;
 use x86::{
     CodeSize, Cr0, Cr4, DescriptorTable, Efer, Exception, Fault, General, Rflags, Segment, SegmentName,
     Segments, Xcr0,
@@ -124,6 +125,12 @@ pub trait SupervisorState {
     const SAVED: bool;
 }
 
+/// Who delivers the interrupts of a guest's local APIC: the processor (hardware part `apic-virtualization`), or software.
+pub trait InterruptDelivery {
+    /// Whether the processor holds what it needs for that while the guest runs.
+    const HELD: bool;
+}
+
 /// A virtual processor, bound to whoever runs it.
 ///
 /// Order of use: [`Vcpu::attach`], then any number of [`Vcpu::run`] with reads and writes of its state between, then
@@ -144,6 +151,9 @@ pub trait Vcpu {
     /// Whether the four directory pointers of PAE paging are state of their own, which no write of CR0, CR3 or CR4 by the hypervisor loads
     /// (SDM Vol. 3A §4.4.1): then [`Vcpu::set_directory_pointers`] has to be told.
     const HOLDS_DIRECTORY_POINTERS: bool = false;
+
+    /// Whether the processor can hold the local APIC's [`InterruptRegisters`] while the guest runs, and then delivers its interrupts by itself.
+    const HOLDS_INTERRUPTS: bool = false;
 
     /// Puts everything into the state given; pending events and the interrupt shadow are gone, the debug state is as after reset. So
     /// is the vector state where the vCPU is detached; attached, it keeps that, as a processor does over INIT.
@@ -301,6 +311,14 @@ pub trait Vcpu {
 
     /// Asks for [`Exit::NonMaskableWindow`] as soon as an NMI could be taken.
     fn set_non_maskable_window(&mut self);
+
+    /// The processor holds these registers from the next entry on, where it [can](Vcpu::HOLDS_INTERRUPTS): priority, requests and services move to
+    /// it, and are 0 here. `None`: it holds none. The vCPU is attached; what it held before is back.
+    fn hold_interrupts(&mut self, _registers: Option<&mut InterruptRegisters>) {}
+
+    /// Gives back what [`Vcpu::hold_interrupts`] moved, as the processor left it, and adds it to what was requested meanwhile. It is called before
+    /// anybody else looks at priority or services, and before the vCPU is detached.
+    fn return_interrupts(&mut self, _registers: &mut InterruptRegisters) {}
 
     /// Delivers an external interrupt at the next entry. [`Vcpu::accepts_interrupt`] must hold.
     fn inject_interrupt(&mut self, vector: u8);

@@ -15,7 +15,8 @@ pub type AmdBackEnd = svm::Svm<NextInstruction, DecodedInstruction, TranslationF
 #[cfg(feature = "npt")]
 pub type AmdStage = npt::NestedTables;
 #[cfg(feature = "vmx")]
-pub type IntelBackEnd = vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, SupervisorState, Watch>;
+pub type IntelBackEnd =
+    vmx::Vmx<UnpagedModes, TranslationTags, DeadlineTimer, SupervisorState, InterruptDelivery, Watch>;
 #[cfg(feature = "ept")]
 pub type IntelStage = ept::ExtendedTables<HugePages>;
 
@@ -34,6 +35,8 @@ pub type UnpagedModes = unrestricted_guest::UnrestrictedGuest;
 pub type TranslationTags = vpid::Vpid;
 #[cfg(feature = "preemption-timer")]
 pub type DeadlineTimer = preemption_timer::PreemptionTimer;
+#[cfg(feature = "apic-virtualization")]
+pub type InterruptDelivery = apic_virtualization::ApicVirtualization;
 #[cfg(feature = "ept-large-pages")]
 pub type HugePages = ept_large_pages::EptLargePages;
 #[cfg(feature = "xsaves")]

@@ -2,7 +2,9 @@
 
 use crate::console::Line;
 use crate::cpuid::CpuidTable;
-use contracts::{ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, Platform};
+use contracts::{
+    ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, LocalApic as _, Platform, Vcpu as _,
+};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
@@ -126,13 +128,17 @@ const LOOK: u8 = 1 << 0;
 const REARM: u8 = 1 << 1;
 /// It does not execute.
 const IDLE: u8 = 1 << 2;
+/// What a processor may hold of the local APIC was taken back.
+const LEND: u8 = 1 << 3;
 
 /// A vCPU with what the monitor keeps for it.
 pub struct VirtualProcessor<I: Image> {
     /// The processor itself.
     pub virt: I::Vcpu,
     /// Its local APIC.
-    pub apic: I::LocalApic,
+    apic: I::LocalApic,
+    /// The processor holds its priority, requests and services: see [`contracts::Vcpu::hold_interrupts`].
+    lent: bool,
     /// Its index in the compartment.
     pub number: u8,
     /// What it does.
@@ -141,7 +147,8 @@ pub struct VirtualProcessor<I: Image> {
     pub non_maskable: bool,
     /// Where the host last interrupted it in an interrupt shadow.
     pub sheltered: u64,
-    /// What must be seen to before the next entry, in one byte, so that the hot path looks once: [`LOOK`], [`REARM`], [`IDLE`].
+    /// What must be seen to before the next entry, in one byte, so that the hot path looks once: [`LOOK`], [`REARM`], [`IDLE`],
+    /// [`LEND`].
     attention: u8,
     /// The processor of the host that ran it last.
     pub last_cpu: Option<contracts::CpuIndex>,
@@ -166,10 +173,10 @@ pub enum Activity {
 
 impl<I: Image> VirtualProcessor<I> {
     fn new(virt: I::Vcpu, number: u8) -> Self {
-        use contracts::LocalApic;
         Self {
             virt,
             apic: I::LocalApic::new(number, number == 0),
+            lent: false,
             number,
             activity: Activity::Parked,
             non_maskable: false,
@@ -178,6 +185,73 @@ impl<I: Image> VirtualProcessor<I> {
             last_cpu: None,
             exits: [0; Exit::KINDS],
             registers: SoftRegisters::new(),
+        }
+    }
+
+    /// Its local APIC, for what the processor never holds: base, timer, pins, and what messages have to match.
+    #[inline(always)]
+    pub const fn apic(&self) -> &I::LocalApic {
+        &self.apic
+    }
+
+    /// Its local APIC with everything in it. The vCPU is attached.
+    #[inline(always)]
+    pub fn apic_mut(&mut self) -> &mut I::LocalApic {
+        self.take_back();
+        &mut self.apic
+    }
+
+    /// Its local APIC beside what the processor may hold: for what requests interrupts at most, and neither looks at priority and services nor
+    /// changes the mode.
+    #[inline(always)]
+    pub const fn apic_beside(&mut self) -> &mut I::LocalApic {
+        &mut self.apic
+    }
+
+    /// Its local APIC for a use of the register at that offset of its page.
+    #[inline(always)]
+    pub fn apic_at(&mut self, offset: u16) -> &mut I::LocalApic {
+        // TPR to EOI; the spurious-interrupt register, which enables it; ISR, TMR, IRR.
+        if matches!(offset, 0x80..=0xb0 | 0xf0..=0x270) {
+            self.take_back();
+        }
+        &mut self.apic
+    }
+
+    /// Whether the processor delivers by itself all that the local APIC has for a guest that runs.
+    #[inline(always)]
+    pub fn is_served(&self) -> bool {
+        I::Vcpu::HOLDS_INTERRUPTS
+            && self.lent
+            && self.activity == Activity::Running
+            && self.apic.pending().is_none()
+    }
+
+    /// Takes back what the processor holds of the local APIC. A vCPU that is not attached has everything itself.
+    #[inline(always)]
+    pub fn take_back(&mut self) {
+        if I::Vcpu::HOLDS_INTERRUPTS && self.lent {
+            self.return_interrupts();
+        }
+    }
+
+    #[inline(never)]
+    fn return_interrupts(&mut self) {
+        self.lent = false;
+        self.attention |= LEND;
+        if let Some(registers) = self.apic.lendable() {
+            self.virt.return_interrupts(registers);
+        }
+    }
+
+    /// Gives the processor what it may hold of the local APIC while the guest runs.
+    #[inline(always)]
+    pub fn lend(&mut self) {
+        if I::Vcpu::HOLDS_INTERRUPTS && !self.lent {
+            self.attention &= !LEND;
+            let registers = self.apic.lendable();
+            self.lent = registers.is_some();
+            self.virt.hold_interrupts(registers);
         }
     }
 
@@ -243,7 +317,6 @@ impl<I: Image> VirtualProcessor<I> {
 
     /// Power-on again, but for the counters.
     pub fn reset(&mut self) {
-        use contracts::LocalApic;
         self.apic = I::LocalApic::new(self.number, self.number == 0);
         self.set_activity(Activity::WaitingForStart);
         self.non_maskable = false;

@@ -21,6 +21,8 @@ const fn concerns_timer(offset: u16) -> bool {
 
 /// The end-of-interrupt register of the local APIC's page.
 const END_OF_INTERRUPT: u16 = 0xb0;
+/// The x2APIC's register that sends an interrupt to itself.
+const SELF_INTERRUPT: u32 = x86::msr::X2APIC_FIRST + 0x3f;
 
 impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Counts an exit and decides what follows from it. Each arm counts for itself, so that where the back end's reading of the exit is
@@ -114,6 +116,22 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 if !vcpu.virt.inject_exception(*exception, code) {
                     self.stop(vcpu, Reason::TripleFault);
                 }
+                return;
+            }
+            Exit::EndOfInterrupt(vector) if I::Vcpu::HOLDS_INTERRUPTS => {
+                // A pin that is asserted still has requested it again.
+                vcpu.set_look();
+                if vcpu.apic_beside().ended_level(*vector) {
+                    self.end_of_level(vcpu.number, *vector);
+                }
+                return;
+            }
+            Exit::SelfInterrupt if I::Vcpu::HOLDS_INTERRUPTS => {
+                let vector = vcpu.virt.general(General::Rax) & 0xff;
+                let now = vcpu.virt.ticks();
+                let mut effects = ApicEffects::default();
+                vcpu.apic_beside().write_msr(SELF_INTERRUPT, vector, now, &mut effects);
+                vcpu.set_look();
                 return;
             }
             Exit::TaskSwitch => {
@@ -517,7 +535,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     ControlRegister::Cr2 => vcpu.virt.cr2(),
                     ControlRegister::Cr3 => vcpu.virt.cr3(),
                     ControlRegister::Cr4 => vcpu.virt.cr4().bits(),
-                    ControlRegister::Cr8 => vcpu.apic.task_priority().into(),
+                    ControlRegister::Cr8 => vcpu.apic_mut().task_priority().into(),
                 };
                 vcpu.virt.set_general(general, value);
                 Ok(())
@@ -626,7 +644,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 if value > 15 {
                     return refuse(8);
                 }
-                vcpu.apic.set_task_priority(value as u8);
+                vcpu.apic_mut().set_task_priority(value as u8);
                 vcpu.set_look();
             }
         }
@@ -719,7 +737,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Reads `width` bytes of registers at `at`.
     #[inline(never)]
     pub fn memory_in(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
-        if vcpu.apic.page() == Some(at & !0xfff) {
+        if vcpu.apic().page() == Some(at & !0xfff) {
             return Self::apic_in(vcpu, at, width);
         }
         let mut value = None;
@@ -738,7 +756,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Writes `width` bytes of registers at `at`.
     #[inline(never)]
     pub fn memory_out(&self, vcpu: &mut VirtualProcessor<I>, at: u64, width: Width, value: u64) {
-        if vcpu.apic.page() == Some(at & !0xfff) {
+        if vcpu.apic().page() == Some(at & !0xfff) {
             self.apic_out(vcpu, at, width, value);
             return;
         }
@@ -756,7 +774,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// the register's bytes, and writes nothing.
     fn apic_in(vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
         let now = vcpu.virt.ticks();
-        let value = vcpu.apic.read((at & 0xffc) as u16, now);
+        let value = vcpu.apic_mut().read((at & 0xffc) as u16, now);
         u64::from(value) >> (8 * (at & 3)) & width.mask()
     }
 
@@ -772,15 +790,16 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         }
         let now = vcpu.virt.ticks();
         let mut effects = ApicEffects::default();
-        vcpu.apic.write(offset, value as u32, now, &mut effects);
+        vcpu.apic_mut().write(offset, value as u32, now, &mut effects);
         self.after_apic(vcpu, offset, &effects);
     }
 
     /// The guest ended an interrupt at its local APIC. That can make another one of the APIC's deliverable, and changes nothing else.
     #[inline(always)]
     pub fn end_of_interrupt(&self, vcpu: &mut VirtualProcessor<I>) {
-        let level = vcpu.apic.end_of_interrupt();
-        if vcpu.apic.pending().is_some() {
+        let apic = vcpu.apic_mut();
+        let level = apic.end_of_interrupt();
+        if apic.pending().is_some() {
             vcpu.set_look();
         }
         if let Some(vector) = level {

@@ -82,7 +82,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// The PIC's output, LINT0 of the first vCPU, which this turn serves, has changed and is at `level` now.
     pub fn pin_changed(&self, vcpu: &mut VirtualProcessor<I>, level: bool) {
-        if let Some(mode) = vcpu.apic.set_pin(LocalPin::Lint0, level) {
+        if let Some(mode) = vcpu.apic_beside().set_pin(LocalPin::Lint0, level) {
             let trigger = Trigger::Edge;
             let message = InterruptMessage { destination: 0, logical: false, mode, vector: 0, trigger };
             self.send(vcpu.number, vcpu.number, &message);

@@ -20,6 +20,11 @@ const MISCELLANEOUS: u64 = 1 | 1 << 11 | 1 << 12;
 /// HWCR: the time stamp counter runs at the P0 frequency, so software need not look for another.
 const TSC_AT_P0: u64 = 1 << 24;
 
+/// Where the page of the local APIC has a register of the x2APIC (SDM Vol. 3A §11.12.1.2).
+const fn page_offset(number: u32) -> u16 {
+    ((number & 0xff) << 4) as u16
+}
+
 /// Whether a memory type exists (APM Vol. 2 §7.7.1).
 const fn is_memory_type(kind: u64) -> bool {
     matches!(kind, 0 | 1 | 4 | 5 | 6)
@@ -44,11 +49,11 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         match number {
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
                 let now = vcpu.virt.ticks();
-                vcpu.apic.read_msr(number, now)
+                vcpu.apic_at(page_offset(number)).read_msr(number, now)
             }
-            msr::APIC_BASE => Some(vcpu.apic.base()),
+            msr::APIC_BASE => Some(vcpu.apic().base()),
             msr::TSC => Some(vcpu.virt.ticks().0),
-            msr::TSC_DEADLINE => Some(vcpu.apic.tsc_deadline()),
+            msr::TSC_DEADLINE => Some(vcpu.apic().tsc_deadline()),
             msr::EFER => Some(vcpu.virt.efer().bits()),
             msr::PAT => Some(vcpu.virt.page_attributes()),
             _ => self.soft_msr(vcpu, number),
@@ -111,23 +116,24 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         let number = vcpu.virt.general(General::Rcx) as u32;
         let value = vcpu.virt.general(General::Rdx) << 32 | vcpu.virt.general(General::Rax) & 0xffff_ffff;
         match number {
-            END_OF_INTERRUPT if value == 0 && vcpu.apic.is_extended() => {
+            END_OF_INTERRUPT if value == 0 && vcpu.apic().is_extended() => {
                 self.end_of_interrupt(vcpu);
                 true
             }
             msr::X2APIC_FIRST..=msr::X2APIC_LAST => {
                 let now = vcpu.virt.ticks();
                 let mut effects = ApicEffects::default();
-                if !vcpu.apic.write_msr(number, value, now, &mut effects) {
+                let offset = page_offset(number);
+                if !vcpu.apic_at(offset).write_msr(number, value, now, &mut effects) {
                     self.note(Kind::Malformed, Subject::Access(Access::msr_write(number)));
                     return false;
                 }
-                self.after_apic(vcpu, ((number & 0xff) << 4) as u16, &effects);
+                self.after_apic(vcpu, offset, &effects);
                 true
             }
             msr::TSC_DEADLINE => {
                 let now = vcpu.virt.ticks();
-                vcpu.apic.set_tsc_deadline(value, now);
+                vcpu.apic_beside().set_tsc_deadline(value, now);
                 vcpu.set_look();
                 vcpu.set_rearm();
                 true
@@ -154,7 +160,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                 let mut effects = ApicEffects::default();
                 // The address has as many bits as physical addresses have (APM Vol. 2 §16.3.1).
                 let accepted = value >> self.compartment.cpuid.physical_bits().min(52) == 0
-                    && vcpu.apic.write_base(value, &mut effects);
+                    && vcpu.apic_mut().write_base(value, &mut effects);
                 if accepted {
                     // The base decides whether there is a local APIC at all.
                     self.after_apic(vcpu, 0, &effects);

@@ -71,6 +71,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
         vcpu.set_rearm();
         self.expire_timers(vcpu);
         let leave = self.rounds(vcpu, until);
+        vcpu.take_back();
         vcpu.virt.detach();
         leave
     }
@@ -156,6 +157,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
                     self.host.arm(deadline);
                 }
             }
+            vcpu.lend();
             return None;
         }
     }
@@ -238,7 +240,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             return Some(Leave::Halted { wake_at: None });
         }
         if requests & request::INIT != 0 {
-            vcpu.apic.init();
+            vcpu.apic_mut().init();
             self.publish(vcpu);
             vcpu.set_activity(Activity::WaitingForStart);
             vcpu.non_maskable = false;
@@ -255,7 +257,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             vcpu.non_maskable = true;
         }
         if requests & request::INTERRUPT != 0 {
-            mailbox.take_vectors(|vector, trigger| vcpu.apic.accept(vector, trigger));
+            let apic = vcpu.apic_beside();
+            mailbox.take_vectors(|vector, trigger| apic.accept(vector, trigger));
         }
         if requests & request::EXTERNAL != 0
             && let Some(level) = self.slot.external.take_change()
@@ -284,13 +287,17 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             }
         }
         let external = self.has_external(vcpu);
-        if !external && vcpu.apic.pending().is_none() {
+        if !external && (vcpu.is_served() || vcpu.apic_mut().pending().is_none()) {
             return;
         }
         if vcpu.virt.flags().contains(Rflags::INTERRUPT) {
             self.awaken(vcpu);
         }
         self.step_over_halt(vcpu);
+        if I::Vcpu::HOLDS_INTERRUPTS && !external && vcpu.apic_mut().lendable().is_some() {
+            // It is lent before the entry, and delivered as soon as the guest takes it.
+            return;
+        }
         if !vcpu.virt.accepts_interrupt() {
             vcpu.virt.set_window(true);
             return;
@@ -301,15 +308,15 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             let output = devices.pic.device.output();
             self.slot.external.settle(output);
             // Nothing follows: it takes external interrupts, which are asked for.
-            vcpu.apic.set_pin(LocalPin::Lint0, output);
+            vcpu.apic_beside().set_pin(LocalPin::Lint0, output);
             Some(vector)
         } else {
-            vcpu.apic.acknowledge()
+            vcpu.apic_mut().acknowledge()
         };
         if let Some(vector) = vector {
             vcpu.virt.inject_interrupt(vector);
         }
-        if vcpu.apic.pending().is_some() || self.has_external(vcpu) {
+        if vcpu.apic_mut().pending().is_some() || self.has_external(vcpu) {
             vcpu.virt.set_window(true);
         }
     }
@@ -317,7 +324,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Whether the PIC has an interrupt for this vCPU.
     #[inline(always)]
     fn has_external(&self, vcpu: &VirtualProcessor<I>) -> bool {
-        vcpu.number == 0 && vcpu.apic.takes_external(self.slot.external.is_high())
+        vcpu.number == 0 && vcpu.apic().takes_external(self.slot.external.is_high())
     }
 
     /// STI; HLT: the interrupt that came between the two is taken behind the HLT, which it wakes. To execute the HLT here spares two
@@ -363,8 +370,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// Lets every timer go off whose time has come: the vCPU's own, and, on the first vCPU, the platform's.
     fn expire_timers(&self, vcpu: &mut VirtualProcessor<I>) {
         let now = vcpu.virt.ticks();
-        if vcpu.apic.deadline().is_some_and(|deadline| deadline <= now) {
-            vcpu.apic.expire(now);
+        if vcpu.apic().deadline().is_some_and(|deadline| deadline <= now) {
+            vcpu.apic_beside().expire(now);
             vcpu.set_look();
         }
         if vcpu.number == 0 {
@@ -375,7 +382,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// When this vCPU next has something to do by itself.
     fn own_deadline(&self, vcpu: &VirtualProcessor<I>) -> Option<HostTime> {
         let origin = self.compartment.facts.origin.0;
-        let own = vcpu.apic.deadline().map(|GuestTicks(ticks)| HostTime(ticks.saturating_add(origin)));
+        let own = vcpu.apic().deadline().map(|GuestTicks(ticks)| HostTime(ticks.saturating_add(origin)));
         if vcpu.number != 0 {
             return own;
         }
@@ -428,7 +435,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
 
     /// Publishes what messages have to match to reach the vCPU.
     pub fn publish(&self, vcpu: &VirtualProcessor<I>) {
-        self.compartment.directory.publish(vcpu.number, &vcpu.apic.destination());
+        self.compartment.directory.publish(vcpu.number, &vcpu.apic().destination());
     }
 
     /// The guest used what is not there: a port or memory that no device claims, a register that is in no table. All such accesses come

@@ -6,14 +6,15 @@ mod common;
 
 use common::{OFF, PROFILE, Queue, console, memory, plan_of, port, run_plans};
 use contracts::absent::Absent;
-use contracts::fake::{FakeHost, FakeVcpu, Injected};
+use contracts::fake::{FakeHost, FakeVcpu, Injected, Script};
 use contracts::{
     Access, Attached, Context, Device, Direction, Effect, Exit, Image, LegacyPic, Line, PortExit, PortRange,
     Power, Profile, Savable, Vault as _,
 };
+use core::marker::PhantomData;
 use monitor::slot::{Ending, Reason, State};
 use plan::OnReset;
-use x86::Width;
+use x86::{General, Width, msr};
 
 /// What a script has instead of values that it could load: of port 0x1nn, 0xnn is read, or 0xnn00 where 16 bits are. Port 0x80 plus the
 /// number of a line drives it; line 15 is not there: port 0x8f lets line 0 rise by a timer that is due at once. Port 0x10 is the power
@@ -50,10 +51,49 @@ impl Device for Board {
     }
 }
 
-struct Product;
+/// The same exits on a processor that delivers the local APIC's interrupts by itself, where it is in x2APIC mode: the guest goes there first, and
+/// what it would write to the registers' page it writes by WRMSR.
+#[derive(Default)]
+struct Delivering {
+    exits: std::collections::VecDeque<Exit>,
+    extended: bool,
+}
 
-impl Image for Product {
-    type Vcpu = FakeVcpu;
+impl Script for Delivering {
+    const HOLDS_INTERRUPTS: bool = true;
+
+    fn next(vcpu: &mut FakeVcpu<Self>) -> Exit {
+        let write = |vcpu: &mut FakeVcpu<Self>, number: u64, value: u64| {
+            let loaded = [(General::Rcx, number), (General::Rax, value), (General::Rdx, 0)];
+            for (register, value) in loaded {
+                vcpu.state.general[register as usize] = value;
+            }
+            Exit::WriteMsr
+        };
+        if !std::mem::replace(&mut vcpu.script.extended, true) {
+            return write(vcpu, msr::APIC_BASE.into(), 0xfee0_0d00);
+        }
+        match vcpu.script.exits.pop_front() {
+            Some(Exit::Memory(access)) => {
+                let number = u64::from(msr::X2APIC_FIRST) + (access.address.get() & 0xfff) / 16;
+                write(vcpu, number, vcpu.state.general[General::Rax as usize] & 0xffff)
+            }
+            exit => exit.unwrap_or(Exit::Halt),
+        }
+    }
+}
+
+impl Extend<Exit> for Delivering {
+    fn extend<E: IntoIterator<Item = Exit>>(&mut self, exits: E) {
+        self.exits.extend(exits);
+    }
+}
+
+/// A product whose processor is scripted so.
+struct Product<S = heapless::Deque<Exit, 64>>(PhantomData<S>);
+
+impl<S: Script + Send + 'static> Image for Product<S> {
+    type Vcpu = FakeVcpu<S>;
     type Host = FakeHost;
     type Scheduler = Queue;
     type LocalApic = local_apic::LocalApic;
@@ -83,18 +123,27 @@ fn apic_write(offset: u64, value: u16) -> [Exit; 3] {
 }
 
 /// What is injected into the first vCPU of a guest that lets the PIC have lines 0 and 1, executes `steps` and switches off; and whether
-/// the PIC still asks.
+/// the PIC still asks. The same on a processor that delivers interrupts by itself.
 fn interrupts_of(steps: &[&[Exit]]) -> (Vec<Injected>, bool) {
+    let found = interrupts_on::<heapless::Deque<Exit, 64>>(steps);
+    assert_eq!(interrupts_on::<Delivering>(steps), found);
+    found
+}
+
+fn interrupts_on<S: Script + Default + Extend<Exit> + Send + 'static>(
+    steps: &[&[Exit]],
+) -> (Vec<Injected>, bool) {
     // MOV [RAX], EAX, everywhere: its exit says which address that is.
     let code = [0x89, 0x00].repeat(0x800);
     let script = [port_write(0x21, 0xfc).as_slice(), &steps.concat(), &[OFF]].concat();
     let [office, banking] = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
     let guests = [(office, code.as_slice(), script.as_slice()), (banking, &[], &[OFF])];
-    let (host, monitor, vault) = run_plans::<Product>(true, &guests);
+    let (host, monitor, vault) = run_plans::<Product<S>>(true, &guests);
     assert_eq!(monitor.slots[0].state(), State::ShutDown, "{}", console(host));
     let found = vault.enter(0, |office, _| {
-        let injected = office.vcpus[0].lock().virt.injected.to_vec();
-        (injected, office.platform.lock().pic.device.output())
+        let virt = &office.vcpus[0].lock().virt;
+        assert_eq!(virt.held, None, "nobody runs it");
+        (virt.injected.to_vec(), office.platform.lock().pic.device.output())
     });
     found.unwrap()
 }
@@ -137,6 +186,30 @@ fn an_acknowledged_pic_has_let_go_of_lint0() {
 fn a_timer_that_is_due_at_once_interrupts_before_the_next_instruction() {
     let fixed = &apic_write(LINT0, 0x41);
     assert_eq!(interrupts_of(&[fixed, &port_write(0x8f, 1)]), (vec![Injected::Interrupt(0x41)], true));
+}
+
+#[test]
+fn a_level_that_the_processor_ended_comes_again_while_it_is_asserted() {
+    let (rise, fall) = (&port_write(0x80, 1), &port_write(0x80, 0));
+    let level = &apic_write(LINT0, 0x8041);
+    let end = &[Exit::EndOfInterrupt(0x41)];
+    let twice = vec![Injected::Interrupt(0x41); 2];
+    assert_eq!(interrupts_on::<Delivering>(&[level, rise, end, fall, end]), (twice, false));
+    // Nothing is known of an end that was none.
+    let once = vec![Injected::Interrupt(0x41)];
+    assert_eq!(interrupts_on::<Delivering>(&[level, rise, &[Exit::EndOfInterrupt(0x42)]]), (once, true));
+}
+
+#[test]
+fn an_interrupt_waits_for_its_priority() {
+    let (rise, fixed, high) = (&port_write(0x80, 1), &apic_write(LINT0, 0x41), &apic_write(0x80, 0x40));
+    let taken = vec![Injected::Interrupt(0x41)];
+    assert_eq!(interrupts_of(&[fixed, high, rise]).0, []);
+    assert_eq!(interrupts_of(&[fixed, high, rise, &apic_write(0x80, 0x30)]).0, taken);
+    // Disabled by software, what is requested stays so.
+    let off = &apic_write(0xf0, 0xff);
+    assert_eq!(interrupts_of(&[fixed, high, rise, off]).0, []);
+    assert_eq!(interrupts_of(&[fixed, high, rise, off, &apic_write(0x80, 0)]).0, taken);
 }
 
 /// STI; HLT, and the host interrupts between the two, twice. The second time the guest's timer is due, and the processor has forgotten the

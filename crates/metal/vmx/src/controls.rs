@@ -1,7 +1,7 @@
 //! The controls of a world switch (SDM Vol. 3C chapters 25 and 26), computed from what the processor can.
 
 use bitflags::bitflags;
-use contracts::{DeadlineTimer, SupervisorState, TranslationTags, UnpagedModes};
+use contracts::{DeadlineTimer, InterruptDelivery, SupervisorState, TranslationTags, UnpagedModes};
 use cpu::vmx::{Capabilities, ept};
 
 bitflags! {
@@ -49,9 +49,11 @@ bitflags! {
     pub struct Secondary: u32 {
         const EPT = 1 << 1;
         const RDTSCP = 1 << 3;
+        const EXTENDED_APIC = 1 << 4;
         const VPID = 1 << 5;
         const WBINVD = 1 << 6;
         const UNRESTRICTED = 1 << 7;
+        const INTERRUPT_DELIVERY = 1 << 9;
         const INVPCID = 1 << 12;
         const XSAVES = 1 << 20;
     }
@@ -125,7 +127,13 @@ const fn adjust(wanted: u32, word: u64) -> Option<u32> {
 impl Controls {
     /// The controls for a product with these hardware parts; an error is a sentence that says what the processor lacks. `rdtscp` says whether
     /// the processor has RDTSCP.
-    pub fn compute<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>(
+    pub fn compute<
+        U: UnpagedModes,
+        T: TranslationTags,
+        D: DeadlineTimer,
+        S: SupervisorState,
+        A: InterruptDelivery,
+    >(
         capabilities: &Capabilities,
         rdtscp: bool,
     ) -> Result<Self, &'static str> {
@@ -162,6 +170,19 @@ impl Controls {
                 return Err(NO_XSAVES);
             }
             secondary |= Secondary::XSAVES;
+        }
+        // Switched on and off with the mode of the guest's local APIC.
+        if A::HELD {
+            let held = Secondary::EXTENDED_APIC | Secondary::INTERRUPT_DELIVERY;
+            let exits = (Primary::CR8_LOAD | Primary::CR8_STORE).bits();
+            if adjust(Primary::TASK_PRIORITY_SHADOW.bits(), capabilities.primary)
+                .is_none_or(|on| on & exits != 0)
+                || adjust(held.bits(), capabilities.secondary).is_none()
+            {
+                return Err(
+                    "this processor does not deliver interrupts by itself, which part apic-virtualization needs",
+                );
+            }
         }
         // RDTSCP is shown to guests wherever it is, and has to be allowed.
         if rdtscp {
@@ -210,6 +231,10 @@ pub mod tests {
         const TAGGED: bool = true;
     }
 
+    impl InterruptDelivery for Present {
+        const HELD: bool = true;
+    }
+
     impl DeadlineTimer for Present {
         const PRESENT: bool = true;
     }
@@ -240,13 +265,15 @@ pub mod tests {
 
     #[test]
     fn reserved_bits_are_as_the_processor_wants_them() {
-        let controls = Controls::compute::<Absent, Absent, Absent, Absent>(&everything(), true).unwrap();
+        let controls =
+            Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&everything(), true).unwrap();
         assert_eq!(controls.pin, 0x16 | 0x29);
         assert_eq!(controls.primary, 0x0400_6172 | PRIMARY.bits());
         assert_eq!(controls.secondary, 0x4a);
         assert_eq!(controls.exit, 0x0003_6dfb | 1 << 9 | 1 << 2 | 1 << 19 | 1 << 21);
         assert_eq!(controls.entry, 0x11fb | 1 << 2 | 1 << 14 | 1 << 15);
-        let parts = Controls::compute::<Present, Present, Present, Present>(&everything(), false).unwrap();
+        let parts =
+            Controls::compute::<Present, Present, Present, Present, Present>(&everything(), false).unwrap();
         assert_eq!((parts.pin, parts.secondary), (controls.pin | 1 << 6, 0x42 | 1 << 20 | 1 << 7 | 1 << 5));
     }
 
@@ -257,27 +284,41 @@ pub mod tests {
         let named =
             |result: Result<Controls, &str>, part: &str| result.is_err_and(|error| error.contains(part));
         assert!(named(
-            Controls::compute::<Present, Absent, Absent, Absent>(&without(7), true),
+            Controls::compute::<Present, Absent, Absent, Absent, Absent>(&without(7), true),
             "unrestricted-guest"
         ));
-        assert!(named(Controls::compute::<Absent, Present, Absent, Absent>(&without(5), true), "part vpid"));
+        assert!(named(
+            Controls::compute::<Absent, Present, Absent, Absent, Absent>(&without(5), true),
+            "part vpid"
+        ));
         let no_single = Capabilities { ept_vpid: all.ept_vpid & !ept::INVALIDATE_ONE_TAG, ..all };
-        assert!(named(Controls::compute::<Absent, Present, Absent, Absent>(&no_single, true), "part vpid"));
+        assert!(named(
+            Controls::compute::<Absent, Present, Absent, Absent, Absent>(&no_single, true),
+            "part vpid"
+        ));
         let no_timer = Capabilities { pin: all.pin & !(1 << 38), ..all };
         assert!(named(
-            Controls::compute::<Absent, Absent, Present, Absent>(&no_timer, true),
+            Controls::compute::<Absent, Absent, Present, Absent, Absent>(&no_timer, true),
             "preemption-timer"
         ));
+        let no_shadow = Capabilities { primary: all.primary & !(1 << 53), ..all };
+        let forced = Capabilities { primary: all.primary | 1 << 20, ..all };
+        for lacking in [without(4), without(9), no_shadow, forced] {
+            let held = Controls::compute::<Absent, Absent, Absent, Absent, Present>(&lacking, true);
+            assert!(named(held, "apic-virtualization"));
+        }
         assert!(named(
-            Controls::compute::<Absent, Absent, Absent, Absent>(&without(1), true),
+            Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&without(1), true),
             "extended page tables"
         ));
         assert!(named(
-            Controls::compute::<Absent, Absent, Absent, Present>(&without(20), true),
+            Controls::compute::<Absent, Absent, Absent, Present, Absent>(&without(20), true),
             "part xsaves"
         ));
-        for lacking in [without(7), without(5), without(20), no_single, no_timer] {
-            assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&lacking, true).is_ok());
+        for lacking in
+            [without(7), without(5), without(20), no_single, no_timer, without(4), without(9), no_shadow]
+        {
+            assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&lacking, true).is_ok());
         }
     }
 
@@ -286,7 +327,7 @@ pub mod tests {
         let all = everything();
         // CR3 loads and stores always exit there: bits 15 and 16 must be 1.
         let forced = Capabilities { primary: all.primary | 0x1_8000, ..all };
-        assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&forced, true).is_err());
+        assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&forced, true).is_err());
         for cut in [
             Capabilities { exit: all.exit & !(1 << 53), ..all },
             Capabilities { entry: all.entry & !(1 << 47), ..all },
@@ -294,7 +335,7 @@ pub mod tests {
             Capabilities { primary: all.primary & !(1 << 54), ..all },
             Capabilities { secondary: 0, ..all },
         ] {
-            assert!(Controls::compute::<Absent, Absent, Absent, Absent>(&cut, true).is_err());
+            assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&cut, true).is_err());
         }
     }
 }

@@ -63,6 +63,8 @@ fn rare(fields: &impl Fields, reason: u32) -> Exit {
         // MWAIT, MONITOR, UMWAIT, TPAUSE.
         36 | 39 | 67 | 68 => Exit::Unsupported(Unsupported::MonitorWait),
         40 => Exit::Pause,
+        45 => Exit::EndOfInterrupt(fields.read(Field::QUALIFICATION) as u8),
+        56 if fields.read(Field::QUALIFICATION) & 0xfff == 0x3f0 => Exit::SelfInterrupt,
         55 => Exit::SetExtendedControl,
         // ENCLS, PCONFIG, ENCLV, LOADIWKEY, SEAMCALL and TDCALL.
         60 | 65 | 69 | 70 | 76 | 77 => Exit::Unsupported(Unsupported::Launch),
@@ -226,6 +228,7 @@ mod tests {
                 31 => Exit::ReadMsr,
                 32 => Exit::WriteMsr,
                 40 => Exit::Pause,
+                45 => Exit::EndOfInterrupt(0),
                 55 => Exit::SetExtendedControl,
                 28 | 30 | 48 => continue,
                 other => unknown(other),

@@ -17,6 +17,7 @@ impl Field {
     pub const GUEST_GS_SELECTOR: Self = Self(0x080a);
     pub const GUEST_LDTR_SELECTOR: Self = Self(0x080c);
     pub const GUEST_TR_SELECTOR: Self = Self(0x080e);
+    pub const GUEST_INTERRUPT_STATUS: Self = Self(0x0810);
     pub const HOST_ES_SELECTOR: Self = Self(0x0c00);
     pub const HOST_CS_SELECTOR: Self = Self(0x0c02);
     pub const HOST_SS_SELECTOR: Self = Self(0x0c04);
@@ -27,7 +28,12 @@ impl Field {
     // 64-bit controls, exit information, guest and host state.
     pub const MSR_BITMAP: Self = Self(0x2004);
     pub const TICKS_OFFSET: Self = Self(0x2010);
+    pub const VIRTUAL_APIC: Self = Self(0x2012);
     pub const EPT_POINTER: Self = Self(0x201a);
+    pub const END_EXITS_0: Self = Self(0x201c);
+    pub const END_EXITS_1: Self = Self(0x201e);
+    pub const END_EXITS_2: Self = Self(0x2020);
+    pub const END_EXITS_3: Self = Self(0x2022);
     pub const XSS_EXITING: Self = Self(0x202c);
     pub const GUEST_PHYSICAL: Self = Self(0x2400);
     pub const LINK_POINTER: Self = Self(0x2800);
@@ -55,6 +61,7 @@ impl Field {
     pub const ENTRY_EVENT: Self = Self(0x4016);
     pub const ENTRY_ERROR_CODE: Self = Self(0x4018);
     pub const ENTRY_LENGTH: Self = Self(0x401a);
+    pub const PRIORITY_THRESHOLD: Self = Self(0x401c);
     pub const SECONDARY_CONTROLS: Self = Self(0x401e);
     // 32-bit exit information.
     pub const INSTRUCTION_ERROR: Self = Self(0x4400);

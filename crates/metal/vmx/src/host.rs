@@ -49,7 +49,7 @@ pub fn revision(capabilities: &Capabilities) -> u32 {
 }
 
 /// Carves the pages of `cpus` processors, and fills the MSR bitmap. Called once, by the bootstrap processor, while the boot window is mapped.
-pub fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
+pub fn prepare(frames: &mut Frames, cpus: usize, held: bool) -> Result<(), u64> {
     if BASE.load(Ordering::Relaxed) != 0 {
         return Ok(());
     }
@@ -66,7 +66,7 @@ pub fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
     }
     // SAFETY: the base is still 0, so this is the first call, on the bootstrap processor, before another processor or a guest
     // runs.
-    unsafe { permissions::fill() };
+    unsafe { permissions::fill(held) };
     COUNT.store(cpus, Ordering::Relaxed);
     BASE.store(range.start().get(), Ordering::Release);
     Ok(())

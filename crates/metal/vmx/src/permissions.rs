@@ -27,11 +27,18 @@ const PASSED: [u32; 10] = [
 #[repr(C, align(4096))]
 struct Map(UnsafeCell<[u8; BYTES]>);
 
+/// Registers of the x2APIC that the processor reads and writes in the guest's page of registers: TPR; and those that it writes there: EOI, and the
+/// interrupt to itself.
+const HELD_READS: [u32; 1] = [msr::X2APIC_FIRST + 0x08];
+const HELD_WRITES: [u32; 3] = [msr::X2APIC_FIRST + 0x08, msr::X2APIC_FIRST + 0x0b, msr::X2APIC_FIRST + 0x3f];
+
 // SAFETY: written by `fill` alone, which the bootstrap processor calls once before any other processor or guest runs (its
 // own contract); afterwards only the processor's world switch reads the map.
 unsafe impl Sync for Map {}
 
 static MAP: Map = Map(UnsafeCell::new([0; BYTES]));
+/// The map for guests whose x2APIC the processor holds. Without that control the same registers would be the host's.
+static HELD_MAP: Map = Map(UnsafeCell::new([0; BYTES]));
 
 /// Where register `number` has its bit for reads: byte and bit. `None` for registers that the map does not cover: those always exit.
 const fn place(number: u32) -> Option<(usize, u32)> {
@@ -43,27 +50,44 @@ const fn place(number: u32) -> Option<(usize, u32)> {
     Some((base + (offset / 8) as usize, offset % 8))
 }
 
-/// Fills the map: everything exits but [`PASSED`].
+/// Lets register `number` pass where `half` begins: 0 for reads, or [`WRITES`].
+fn open(map: &mut [u8; BYTES], number: u32, half: usize) {
+    if let Some((byte, bit)) = place(number)
+        && let Some(byte) = map.get_mut(byte + half)
+    {
+        *byte &= !(1 << bit);
+    }
+}
+
+/// Fills the map: everything exits but [`PASSED`]; and with `held` the other one, for guests whose x2APIC the processor holds.
 ///
 /// # Safety
 /// Called once, on the bootstrap processor, before another processor or a guest runs.
-pub unsafe fn fill() {
+pub unsafe fn fill(held: bool) {
     // SAFETY: nobody else reads or writes the map yet (this function's contract).
     let map = unsafe { &mut *MAP.0.get() };
     map.fill(0xff);
     for number in PASSED {
-        let Some((byte, bit)) = place(number) else { continue };
-        for byte in [byte, byte + WRITES] {
-            if let Some(byte) = map.get_mut(byte) {
-                *byte &= !(1 << bit);
-            }
-        }
+        open(map, number, 0);
+        open(map, number, WRITES);
+    }
+    if held {
+        // SAFETY: as above.
+        let held = unsafe { &mut *HELD_MAP.0.get() };
+        *held = *map;
+        HELD_READS.into_iter().for_each(|number| open(held, number, 0));
+        HELD_WRITES.into_iter().for_each(|number| open(held, number, WRITES));
     }
 }
 
 /// Physical address of the map. The image is linked at its physical address.
 pub fn address() -> HostPhysical {
     HostPhysical::new(MAP.0.get() as u64)
+}
+
+/// Physical address of the map for guests whose x2APIC the processor holds.
+pub fn held_address() -> HostPhysical {
+    HostPhysical::new(HELD_MAP.0.get() as u64)
 }
 
 #[cfg(test)]
@@ -84,7 +108,7 @@ mod tests {
     #[test]
     fn only_the_guest_s_own_registers_pass() {
         // SAFETY: no guest and no other test uses the map.
-        unsafe { fill() };
+        unsafe { fill(true) };
         // SAFETY: as above; `fill` is done.
         let map = unsafe { &*MAP.0.get() };
         let open = |half: &[u8]| half.iter().map(|byte| byte.count_zeros()).sum::<u32>();
@@ -92,5 +116,12 @@ mod tests {
         assert_eq!(open(&map[WRITES..]), PASSED.len() as u32);
         // LSTAR, as one that passes: reads and writes.
         assert_eq!((map[0x410] >> 2 & 1, map[0x410 + WRITES] >> 2 & 1), (0, 0));
+        // SAFETY: as above.
+        let held = unsafe { &*HELD_MAP.0.get() };
+        assert_eq!(open(&held[..WRITES]), PASSED.len() as u32 + 1);
+        assert_eq!(open(&held[WRITES..]), PASSED.len() as u32 + 3);
+        // TPR both ways; EOI and the interrupt to itself for writes; the command never (SDM Vol. 3A table 11-6).
+        assert_eq!((held[0x101], held[0x101 + WRITES], held[0x107 + WRITES]), (0xfe, 0xf6, 0x7f));
+        assert_eq!(held[0x106 + WRITES], 0xff);
     }
 }

@@ -99,6 +99,19 @@ fn controls(fields: &impl Fields, processor: &Processor) -> Option<&'static str>
             secondary.contains(Secondary::EPT) || !secondary.contains(Secondary::UNRESTRICTED),
             "an unrestricted guest needs extended page tables",
         ),
+        (
+            !primary.contains(Primary::TASK_PRIORITY_SHADOW) || physical(read(Field::VIRTUAL_APIC), 0xfff),
+            "the virtual-APIC page has no page's address",
+        ),
+        (
+            primary.contains(Primary::TASK_PRIORITY_SHADOW)
+                || !secondary.intersects(Secondary::EXTENDED_APIC | Secondary::INTERRUPT_DELIVERY),
+            "an x2APIC and interrupts of the processor's own need the virtual-APIC page",
+        ),
+        (
+            pin.contains(Pin::INTERRUPT) || !secondary.contains(Secondary::INTERRUPT_DELIVERY),
+            "interrupts of the processor's own need exits for the host's",
+        ),
         (read(Field::EXIT_MSR_STORES) | read(Field::EXIT_MSR_LOADS) == 0, "an exit switches MSRs by a list"),
         (read(Field::ENTRY_MSR_LOADS) == 0, "the entry switches MSRs by a list"),
     ])

@@ -1,6 +1,7 @@
 //! A virtual processor of VT-x.
 
-use crate::controls::{Controls, EntryControls, Primary};
+use crate::apic::RegisterPage;
+use crate::controls::{Controls, EntryControls, Primary, Secondary};
 use crate::exit::{self, reason};
 use crate::field::{Field, Fields, SegmentFields};
 use crate::structure::{self, Cleared, Registers, Structure};
@@ -8,14 +9,15 @@ use crate::{event, host, identity, permissions, rules, segment};
 use address::HostPhysical;
 use backend::{NoWatch, Watch};
 use contracts::{
-    Attachment, CpuIndex, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState,
-    SupervisorState, TranslationTags, UnpagedModes, Vcpu,
+    Attachment, CpuIndex, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, InterruptDelivery,
+    PortExit, StartState, SupervisorState, TranslationTags, UnpagedModes, Vcpu,
 };
 use core::arch::asm;
 use core::marker::PhantomData;
 use cpu::vmx::Capabilities;
 use cpu::{Features, VectorState};
 use memory::Page;
+use x86::interrupts::{InterruptRegisters, VectorSet};
 use x86::{CodeSize, Cr0, Cr4, Efer, Exception, Fault, General, Rflags, Segment, SegmentName, Xcr0, msr};
 
 /// CR0 after reset has CD and NW set; software finds caches on, as it does after firmware.
@@ -52,6 +54,8 @@ pub struct Frames {
     pub vector: Page,
     /// Root of the extended page tables.
     pub root: HostPhysical,
+    /// For the local APIC's registers, where the processor holds them.
+    pub interrupts: Option<Page>,
 }
 
 /// What does not change in the life of a virtual processor.
@@ -160,8 +164,8 @@ impl Hardware for Structure {
 }
 
 /// A virtual processor. `U` says who runs guests without paging, `T` whether translations are tagged, `D` whether the world switch has a
-/// timer, `S` whether guests have XSAVES, `W` who looks at what is mapped.
-pub struct VmxVcpu<U, T, D, S, W = NoWatch, H = Structure> {
+/// timer, `S` whether guests have XSAVES, `A` who delivers the interrupts of local APICs, `W` who looks at what is mapped.
+pub struct VmxVcpu<U, T, D, S, A, W = NoWatch, H = Structure> {
     hardware: H,
     facts: Facts,
     /// General registers by number, but RSP: see [`Registers`].
@@ -194,20 +198,31 @@ pub struct VmxVcpu<U, T, D, S, W = NoWatch, H = Structure> {
     status: u64,
     system: [u64; SYSTEM.len()],
     vector: VectorState,
-    parts: PhantomData<(U, T, D, S, W)>,
+    /// Where the processor holds the local APIC's registers.
+    interrupts: Option<RegisterPage>,
+    /// Whether it does, and the vectors whose end exits, as the structure says.
+    holding: bool,
+    level: VectorSet,
+    parts: PhantomData<(U, T, D, S, A, W)>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`). Its structure is bound to a processor from `attach`
 // to `detach`, and those who attach it keep it on that processor so long (`contracts::Vcpu`); after that it may go anywhere.
-unsafe impl<U, T, D, S, W> Send for VmxVcpu<U, T, D, S, W> {}
+unsafe impl<U, T, D, S, A, W> Send for VmxVcpu<U, T, D, S, A, W> {}
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch>
-    VmxVcpu<U, T, D, S, W>
+impl<
+    U: UnpagedModes,
+    T: TranslationTags,
+    D: DeadlineTimer,
+    S: SupervisorState,
+    A: InterruptDelivery,
+    W: Watch,
+> VmxVcpu<U, T, D, S, A, W>
 {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0. `None`: this processor lacks something
     /// that [`backend::BackEnd::missing`] names.
     pub fn new(frames: Frames, number: u32, features: &Features, capabilities: Capabilities) -> Option<Self> {
-        let controls = Controls::compute::<U, T, D, S>(&capabilities, features.rdtscp).ok()?;
+        let controls = Controls::compute::<U, T, D, S, A>(&capabilities, features.rdtscp).ok()?;
         // SAFETY: the page is this virtual processor's own, and mapped while its compartment's space is, as now.
         let cleared = unsafe { Cleared::new(frames.structure, host::revision(&capabilities)) };
         let facts = Facts {
@@ -219,14 +234,25 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
             processor: rules::Processor { capabilities, physical_bits: features.physical_bits },
         };
         let vector = VectorState::new(frames.vector.pointer(), features);
-        Some(Self::with(Structure::Cleared(cleared), facts, vector))
+        // SAFETY: as for the structure. Its registers are read and written while the virtual processor is attached, and so its compartment's
+        // space in use.
+        let registers =
+            frames.interrupts.map(|page| unsafe { RegisterPage::new(page.pointer(), page.physical()) });
+        Some(Self::with(Structure::Cleared(cleared), facts, vector, registers))
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch, H: Hardware>
-    VmxVcpu<U, T, D, S, W, H>
+impl<
+    U: UnpagedModes,
+    T: TranslationTags,
+    D: DeadlineTimer,
+    S: SupervisorState,
+    A: InterruptDelivery,
+    W: Watch,
+    H: Hardware,
+> VmxVcpu<U, T, D, S, A, W, H>
 {
-    fn with(hardware: H, facts: Facts, vector: VectorState) -> Self {
+    fn with(hardware: H, facts: Facts, vector: VectorState, interrupts: Option<RegisterPage>) -> Self {
         Self {
             hardware,
             facts,
@@ -250,6 +276,9 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
             status: DR6_AT_RESET,
             system: [0; SYSTEM.len()],
             vector,
+            interrupts,
+            holding: false,
+            level: VectorSet::new(),
             parts: PhantomData,
         }
     }
@@ -285,6 +314,43 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
         if S::SAVED {
             // No supervisor state is anybody's: should IA32_XSS hold a component all the same, its XSAVES and XRSTORS exit.
             self.hardware.write(Field::XSS_EXITING, u64::MAX);
+        }
+        if A::HELD {
+            let page = self.interrupts.as_ref().map_or(0, |page| page.physical().get());
+            self.hardware.write(Field::VIRTUAL_APIC, page);
+            self.hardware.write(Field::PRIORITY_THRESHOLD, 0);
+            self.write_level();
+        }
+    }
+
+    /// Whether CR8, the delivery of interrupts and some of the x2APIC's registers are the processor's. Only then may those registers not exit: they
+    /// would be the host's.
+    fn set_holding(&mut self, holding: bool) {
+        self.holding = holding;
+        let exits = (Primary::CR8_LOAD | Primary::CR8_STORE).bits();
+        let shadow = Primary::TASK_PRIORITY_SHADOW.bits();
+        let held = (Secondary::EXTENDED_APIC | Secondary::INTERRUPT_DELIVERY).bits();
+        let secondary = self.facts.controls.secondary;
+        let (primary, secondary, map) = if holding {
+            (self.primary & !exits | shadow, secondary | held, permissions::held_address())
+        } else {
+            (self.primary & !shadow | exits, secondary, permissions::address())
+        };
+        self.set_primary(primary);
+        self.hardware.write(Field::SECONDARY_CONTROLS, secondary.into());
+        self.hardware.write(Field::MSR_BITMAP, map.get());
+    }
+
+    /// The vectors whose end exits.
+    fn write_level(&mut self) {
+        let [a, b, c, d, e, f, g, h] = self.level.words().map(u64::from);
+        for (field, vectors) in [
+            (Field::END_EXITS_0, b << 32 | a),
+            (Field::END_EXITS_1, d << 32 | c),
+            (Field::END_EXITS_2, f << 32 | e),
+            (Field::END_EXITS_3, h << 32 | g),
+        ] {
+            self.hardware.write(field, vectors);
         }
     }
 
@@ -551,13 +617,21 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
     }
 }
 
-impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, W: Watch, H: Hardware> Vcpu
-    for VmxVcpu<U, T, D, S, W, H>
+impl<
+    U: UnpagedModes,
+    T: TranslationTags,
+    D: DeadlineTimer,
+    S: SupervisorState,
+    A: InterruptDelivery,
+    W: Watch,
+    H: Hardware,
+> Vcpu for VmxVcpu<U, T, D, S, A, W, H>
 {
     /// VT-x has always said what a MOV to or from a control register, INS and OUTS were.
     const DECODED: bool = true;
     const XSAVES: bool = S::SAVED;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
+    const HOLDS_INTERRUPTS: bool = A::HELD;
 
     fn start(&mut self, state: &StartState) {
         let stack = self.registers[General::Rsp as usize];
@@ -934,6 +1008,32 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
         self.set_primary(self.primary | Primary::NON_MASKABLE_WINDOW.bits());
     }
 
+    fn hold_interrupts(&mut self, registers: Option<&mut InterruptRegisters>) {
+        let (Some(registers), Some(page), true) = (registers, &mut self.interrupts, self.attached) else {
+            if self.holding {
+                self.set_holding(false);
+            }
+            return;
+        };
+        let status = page.store(registers);
+        self.hardware.write(Field::GUEST_INTERRUPT_STATUS, status);
+        if registers.level != self.level {
+            self.level.clone_from(&registers.level);
+            self.write_level();
+        }
+        if !self.holding {
+            self.set_holding(true);
+        }
+    }
+
+    fn return_interrupts(&mut self, registers: &mut InterruptRegisters) {
+        if let Some(page) = &mut self.interrupts
+            && self.holding
+        {
+            page.load(registers, self.hardware.read(Field::GUEST_INTERRUPT_STATUS));
+        }
+    }
+
     #[inline]
     fn inject_interrupt(&mut self, vector: u8) {
         self.hardware.write(Field::ENTRY_EVENT, event::VALID | event::INTERRUPT | u64::from(vector));
@@ -987,10 +1087,12 @@ impl<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState, 
 pub mod tests {
     extern crate std;
     use super::*;
+    use crate::apic;
     use crate::controls::tests::{Present, everything};
     use contracts::absent::Absent;
     use core::ptr::NonNull;
     use std::collections::BTreeMap;
+    use x86::interrupts::Place;
 
     /// Fields that nothing executes; the test plays the processor.
     #[derive(Default)]
@@ -1073,33 +1175,44 @@ pub mod tests {
         const NAMES_RULES: bool = true;
     }
 
-    pub type Modelled = VmxVcpu<Present, Present, Present, Present, Looking, Model>;
+    pub type Modelled = VmxVcpu<Present, Present, Present, Present, Present, Looking, Model>;
 
-    impl<U, T, D, S> VmxVcpu<U, T, D, S, Looking, Model> {
+    impl<U, T, D, S, A> VmxVcpu<U, T, D, S, A, Looking, Model> {
         /// The fields.
         pub fn into_model(self) -> Model {
             self.hardware
         }
     }
 
-    fn of_parts<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>()
-    -> VmxVcpu<U, T, D, S, Looking, Model> {
+    fn of_parts<
+        U: UnpagedModes,
+        T: TranslationTags,
+        D: DeadlineTimer,
+        S: SupervisorState,
+        A: InterruptDelivery,
+    >() -> VmxVcpu<U, T, D, S, A, Looking, Model> {
         let capabilities = everything();
         let facts = Facts {
-            controls: Controls::compute::<U, T, D, S>(&capabilities, true).unwrap(),
+            controls: Controls::compute::<U, T, D, S, A>(&capabilities, true).unwrap(),
             root: HostPhysical::new(0x5000),
             machine_check: Cr4::MACHINE_CHECK,
             tag: 7,
             has_ticks_aux: false,
             processor: rules::Processor { capabilities, physical_bits: 40 },
         };
-        VmxVcpu::with(Model::default(), facts, VectorState::new(NonNull::dangling(), &Features::default()))
+        let vector = VectorState::new(NonNull::dangling(), &Features::default());
+        VmxVcpu::with(Model::default(), facts, vector, A::HELD.then(apic::tests::page))
     }
 
     /// A virtual processor as `attach` leaves it, but for the registers of a real processor.
-    fn attach<U: UnpagedModes, T: TranslationTags, D: DeadlineTimer, S: SupervisorState>()
-    -> VmxVcpu<U, T, D, S, Looking, Model> {
-        let mut vcpu = of_parts::<U, T, D, S>();
+    fn attach<
+        U: UnpagedModes,
+        T: TranslationTags,
+        D: DeadlineTimer,
+        S: SupervisorState,
+        A: InterruptDelivery,
+    >() -> VmxVcpu<U, T, D, S, A, Looking, Model> {
+        let mut vcpu = of_parts::<U, T, D, S, A>();
         vcpu.write_controls();
         for (field, value) in [
             // Where a test's program lies is beyond this processor's physical addresses.
@@ -1159,9 +1272,10 @@ pub mod tests {
 
     #[test]
     fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
-        let mut vcpu = attach::<Absent, Absent, Absent, Absent>();
-        let read =
-            |vcpu: &VmxVcpu<Absent, Absent, Absent, Absent, Looking, Model>, field| vcpu.hardware.read(field);
+        let mut vcpu = attach::<Absent, Absent, Absent, Absent, Absent>();
+        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Absent, Absent, Looking, Model>, field| {
+            vcpu.hardware.read(field)
+        };
         let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
         let protected = Cr0::EXTENSION_TYPE | Cr0::PROTECTION;
         vcpu.set_cr0(protected);
@@ -1190,7 +1304,7 @@ pub mod tests {
 
     #[test]
     fn without_the_part_real_mode_is_refused_by_name() {
-        let mut vcpu = attach::<Absent, Absent, Absent, Absent>();
+        let mut vcpu = attach::<Absent, Absent, Absent, Absent, Absent>();
         vcpu.set_cr0(Cr0::EXTENSION_TYPE);
         vcpu.enter();
         assert_eq!(vcpu.hardware.entries, 0, "it is not even tried");
@@ -1221,7 +1335,7 @@ pub mod tests {
         tagged.set_efer(Efer::NO_EXECUTE | Efer::SYSTEM_CALL);
         assert_eq!(tagged.hardware.forgotten, [7; 4]);
         assert_eq!(tagged.hardware.read(Field::VPID), 7);
-        let mut plain = attach::<Present, Absent, Present, Present>();
+        let mut plain = attach::<Present, Absent, Present, Absent, Absent>();
         plain.set_cr3(0x3000);
         assert!(plain.hardware.forgotten.is_empty());
         assert_eq!(plain.hardware.read(Field::VPID), 0);
@@ -1232,7 +1346,7 @@ pub mod tests {
         let with = attached();
         assert_eq!(with.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 1);
         assert_eq!(with.hardware.read(Field::XSS_EXITING), u64::MAX, "every component exits");
-        let without = attach::<Present, Present, Present, Absent>();
+        let without = attach::<Present, Present, Present, Absent, Absent>();
         assert_eq!(without.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 0, "#UD");
     }
 
@@ -1421,6 +1535,44 @@ pub mod tests {
         vcpu.enter();
         assert!((1..=LEAST_TURN + 1).contains(&vcpu.hardware.read(Field::PREEMPTION_TIMER)));
         assert_eq!(exits(&mut vcpu, 52, &[]), Exit::Interrupted);
-        assert!(!attach::<Present, Present, Absent, Present>().arm(None));
+        assert!(!attach::<Present, Present, Absent, Absent, Absent>().arm(None));
+    }
+
+    #[test]
+    fn the_processor_holds_what_it_is_lent() {
+        let mut vcpu = attached();
+        let ends = [Field::END_EXITS_0, Field::END_EXITS_1, Field::END_EXITS_2, Field::END_EXITS_3];
+        let ends = |vcpu: &Modelled| ends.map(|field| vcpu.hardware.read(field));
+        let switched = |vcpu: &Modelled| {
+            [Field::PRIMARY_CONTROLS, Field::SECONDARY_CONTROLS, Field::MSR_BITMAP]
+                .map(|field| vcpu.hardware.read(field))
+        };
+        let [primary, secondary, _] = switched(&vcpu);
+        assert_eq!((vcpu.hardware.read(Field::VIRTUAL_APIC), ends(&vcpu)), (0x9000, [0; 4]));
+        assert_eq!((primary >> 19 & 7, secondary >> 4 & 0x21), (3, 0));
+
+        // The registers pass exactly where the processor keeps them from the host's, and CR8 where it has the priority.
+        let mut lent = apic::tests::registers(0x20, &[0x41], &[0x31, 0x61]);
+        for vector in [0x20, 0xc1, 0xe2] {
+            lent.level.insert(Place::of(vector));
+        }
+        let before = lent.clone();
+        vcpu.set_window(true);
+        vcpu.hold_interrupts(Some(&mut lent));
+        assert_eq!(vcpu.hardware.read(Field::GUEST_INTERRUPT_STATUS), 0x4161);
+        assert_eq!(ends(&vcpu), [1 << 32, 0, 0, 4 << 32 | 2]);
+        let held = [primary ^ 7 << 19 | 1 << 2, secondary | 0x21 << 4, permissions::held_address().get()];
+        assert_eq!(switched(&vcpu), held);
+        vcpu.return_interrupts(&mut lent);
+        assert_eq!(lent, before);
+
+        vcpu.set_window(false);
+        vcpu.hold_interrupts(None);
+        assert_eq!(switched(&vcpu), [primary, secondary, permissions::address().get()]);
+        vcpu.hold_interrupts(Some(&mut apic::tests::registers(0, &[], &[])));
+        assert_eq!((vcpu.hardware.read(Field::GUEST_INTERRUPT_STATUS), ends(&vcpu)), (0, [0; 4]));
+        assert_eq!(exits(&mut vcpu, 45, &[(Field::QUALIFICATION, 0x61)]), Exit::EndOfInterrupt(0x61));
+        assert_eq!(exits(&mut vcpu, 56, &[(Field::QUALIFICATION, 0x3f0)]), Exit::SelfInterrupt);
+        assert_eq!(exits(&mut vcpu, 56, &[(Field::QUALIFICATION, 0xb0)]), Exit::Unknown(56));
     }
 }

@@ -4,7 +4,7 @@
 
 use address::GuestPhysical;
 use contracts::absent::Absent;
-use contracts::fake::{FakeHost, FakeVault, FakeVcpu};
+use contracts::fake::{FakeHost, FakeVault, FakeVcpu, Script};
 use contracts::{
     Access, Clock, CpuIndex, Direction, Exit, GuestMemory, Host, HostTime, Image, Leave, Limits, MemoryExit,
     PortExit, Profile, Scheduler, Turn, Vault as _, VcpuName,
@@ -62,6 +62,20 @@ impl Scheduler for Queue {
     }
 }
 
+/// A virtual processor that plays back exits in order, and then halts for ever.
+pub trait Played {
+    fn of(interruptible: bool, script: &[Exit]) -> Self;
+}
+
+impl<S: Script + Default + Extend<Exit>> Played for FakeVcpu<S> {
+    fn of(interruptible: bool, script: &[Exit]) -> Self {
+        let mut vcpu = Self::new(S::default());
+        vcpu.script.extend(script.iter().copied());
+        vcpu.interruptible = interruptible;
+        vcpu
+    }
+}
+
 pub static PROFILE: Profile = Profile {
     name: "fake",
     limits: Limits { compartments: 2, vcpus_per_compartment: 2, cpus: 1 },
@@ -99,7 +113,7 @@ pub type Vault<I> = FakeVault<Compartment<I, 2>, 2, RAM>;
 pub type World<I> = Monitor<'static, I, Vault<I>, 2, 2>;
 
 /// As `run_plans`, but does not run them yet.
-pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
+pub fn world_of_plans<I: Image<Vcpu: Played, Host = FakeHost, Scheduler = Queue>>(
     interruptible: bool,
     guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
 ) -> (&'static FakeHost, &'static World<I>, &'static Vault<I>) {
@@ -107,19 +121,15 @@ pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Que
     host.advance(1000);
     let states = std::array::from_fn(|index| {
         let (plan, _, script) = &guests[index];
-        let mut vcpu = FakeVcpu::default();
-        vcpu.interruptible = interruptible;
-        for exit in *script {
-            vcpu.script.push_back(*exit).unwrap();
-        }
+        let vcpu = I::Vcpu::of(interruptible, script);
         let facts = Facts {
             index: index as u8,
             wall_clock: 0,
             origin: host.now(),
             clock: Clock::new(host.kilohertz()).unwrap(),
         };
-        let cpuid = CpuidTable::freeze::<Absent, FakeVcpu>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
-        let others = (1..plan.vcpus).map(|_| FakeVcpu::default());
+        let cpuid = CpuidTable::freeze::<Absent, I::Vcpu>(|leaf, _| [leaf, 1, 2, 3], 1, host.kilohertz());
+        let others = (1..plan.vcpus).map(|_| I::Vcpu::of(false, &[]));
         Compartment::new(facts, plan.clone(), cpuid, std::iter::once(vcpu).chain(others))
     });
     let vault: &'static Vault<I> = Box::leak(Box::new(FakeVault::new(states)));
@@ -135,7 +145,7 @@ pub fn world_of_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Que
 
 /// Runs guests with these plans, these bytes at their entry points and these scripts for their first vCPUs, until all have ended.
 /// Interruptible, those take interrupts from their start on.
-pub fn run_plans<I: Image<Vcpu = FakeVcpu, Host = FakeHost, Scheduler = Queue>>(
+pub fn run_plans<I: Image<Vcpu: Played, Host = FakeHost, Scheduler = Queue>>(
     interruptible: bool,
     guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
 ) -> (&'static FakeHost, &'static World<I>, &'static Vault<I>) {

@@ -1,5 +1,4 @@
-//! The local APIC, xAPIC and x2APIC, in software: the answer to [`contracts::LocalApic`] on processors without APIC
-//! virtualization.
+//! The local APIC, xAPIC and x2APIC, in software: the answer to [`contracts::LocalApic`].
 //!
 //! Sources: Intel SDM Vol. 3A chapter 11 ("SDM"), AMD APM Vol. 2 chapter 16 ("APM"). Where the two differ, and what is
 //! not modelled, is in this crate's README.
@@ -654,6 +653,20 @@ impl contracts::LocalApic for LocalApic {
         let vector = place.vector();
         self.end_of_level(vector);
         Some(vector)
+    }
+
+    #[inline]
+    fn lendable(&mut self) -> Option<&mut InterruptRegisters> {
+        // Disabled by software, an interrupt to itself is lost, which a processor would not know.
+        (self.is_extended() && self.is_software_enabled()).then_some(&mut self.interrupts)
+    }
+
+    fn ended_level(&mut self, vector: u8) -> bool {
+        let level = self.interrupts.level.contains(Place::of(vector));
+        if level {
+            self.end_of_level(vector);
+        }
+        level
     }
 
     #[inline]

@@ -71,6 +71,7 @@ const EPT_VPID: Source = Source::Capability(0x48c);
 
 const EPT: &str = "extended page tables (EPT)";
 const UNRESTRICTED: &str = "unrestricted guests";
+const APIC: &str = "APIC virtualization";
 const VPID: &str = "tagged translations (VPID)";
 const XSAVES: &str = "XSAVES for guests";
 
@@ -78,7 +79,7 @@ const XSAVES: &str = "XSAVES for guests";
 ///
 /// Where a register exists only if a bit of another says so, the row of that bit stands before, under the same name: who asks in this order
 /// and stops at the first bit that is missing reads no register that is not there.
-pub const REQUIREMENTS: [Requirement; 28] = [
+pub const REQUIREMENTS: [Requirement; 32] = [
     amd("svm", "AMD virtualization (SVM)", 0x8000_0001, Register::Ecx, 2),
     amd("npt", "nested paging (NPT)", 0x8000_000a, Register::Edx, 0),
     amd("nrip-save", "saved next instruction pointer (NRIPS)", 0x8000_000a, Register::Edx, 3),
@@ -102,6 +103,11 @@ pub const REQUIREMENTS: [Requirement; 28] = [
     // INVVPID of a single context.
     intel("vpid", VPID, EPT_VPID, 41),
     intel("preemption-timer", "VMX-preemption timer", PIN, 38),
+    intel("apic-virtualization", APIC, PRIMARY, 53),
+    intel("apic-virtualization", APIC, PRIMARY, 63),
+    // x2APIC, and interrupts that the processor delivers.
+    intel("apic-virtualization", APIC, SECONDARY, 36),
+    intel("apic-virtualization", APIC, SECONDARY, 41),
     intel("ept-large-pages", "extended page tables of 1 GiB", EPT_VPID, 17),
     intel("xsaves", XSAVES, Source::Cpuid { leaf: 0xd, subleaf: 1, register: Register::Eax }, 3),
     intel("xsaves", XSAVES, PRIMARY, 63),
