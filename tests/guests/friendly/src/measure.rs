@@ -210,7 +210,8 @@ const X_MODE: [&str; 7] = [
     "deadline-hlt-wake",
     "deadline-busy",
 ];
-const X2_MODE: [&str; 3] = ["x2apic-read", "x2apic-eoi", "self-ipi-x2apic"];
+const X2_MODE: [&str; 5] =
+    ["x2apic-read", "x2apic-eoi", "self-ipi-x2apic", "deadline-hlt-wake-x2apic", "deadline-busy-x2apic"];
 
 fn local_apic(features: &Features) {
     if !features.apic {
@@ -285,30 +286,7 @@ fn local_apic(features: &Features) {
         // The mode is written by a store and the deadline by WRMSR: a fence keeps them in order (SDM volume 3A, 11.5.4.1).
         // SAFETY: a fence.
         unsafe { asm!("mfence") };
-        bench("deadline-hlt-wake", REPEATS, |_| {
-            let ticks = ticks!(
-                [
-                    "add rax, {delay}", "mov rdx, rax", "shr rdx, 32", "mov ecx, {deadline}", "wrmsr",
-                    "2: sti", "hlt", "cli", "cmp [INTERRUPTS], r10d", "je 2b"
-                ],
-                delay = const DELAY, deadline = const apic::DEADLINE, out("rcx") _, in("r10") count()
-            );
-            write(apic::END_OF_INTERRUPT, 0);
-            ticks.saturating_sub(DELAY)
-        });
-        bench("deadline-busy", REPEATS, |_| {
-            let ticks = ticks!(
-                before ["sti"],
-                [
-                    "add rax, {delay}", "mov rdx, rax", "shr rdx, 32", "mov ecx, {deadline}", "wrmsr",
-                    "2: cmp [INTERRUPTS], r10d", "je 2b"
-                ],
-                delay = const DELAY, deadline = const apic::DEADLINE, out("rcx") _, in("r10") count()
-            );
-            interrupts_off();
-            write(apic::END_OF_INTERRUPT, 0);
-            ticks.saturating_sub(DELAY)
-        });
+        deadlines(["deadline-hlt-wake", "deadline-busy"], &|| write(apic::END_OF_INTERRUPT, 0));
         write(apic::TIMER, apic::MASKED | u32::from(COUNTED));
     } else {
         absent(&["deadline-hlt-wake", "deadline-busy"]);
@@ -337,6 +315,42 @@ fn local_apic(features: &Features) {
         interrupts_off();
         write_msr(0x80b, 0);
         ticks
+    });
+    let names = ["deadline-hlt-wake-x2apic", "deadline-busy-x2apic"];
+    if features.tsc_deadline {
+        write_msr(0x832, u64::from(apic::DEADLINE_MODE | u32::from(COUNTED)));
+        deadlines(names, &|| write_msr(0x80b, 0));
+        write_msr(0x832, u64::from(apic::MASKED | u32::from(COUNTED)));
+    } else {
+        absent(&names);
+    }
+}
+
+/// The TSC-deadline timer, with HLT and without; `end` ends an interrupt.
+fn deadlines([halted, busy]: [&str; 2], end: &dyn Fn()) {
+    bench(halted, REPEATS, |_| {
+        let ticks = ticks!(
+            [
+                "add rax, {delay}", "mov rdx, rax", "shr rdx, 32", "mov ecx, {deadline}", "wrmsr",
+                "2: sti", "hlt", "cli", "cmp [INTERRUPTS], r10d", "je 2b"
+            ],
+            delay = const DELAY, deadline = const apic::DEADLINE, out("rcx") _, in("r10") count()
+        );
+        end();
+        ticks.saturating_sub(DELAY)
+    });
+    bench(busy, REPEATS, |_| {
+        let ticks = ticks!(
+            before ["sti"],
+            [
+                "add rax, {delay}", "mov rdx, rax", "shr rdx, 32", "mov ecx, {deadline}", "wrmsr",
+                "2: cmp [INTERRUPTS], r10d", "je 2b"
+            ],
+            delay = const DELAY, deadline = const apic::DEADLINE, out("rcx") _, in("r10") count()
+        );
+        interrupts_off();
+        end();
+        ticks.saturating_sub(DELAY)
     });
 }
 
