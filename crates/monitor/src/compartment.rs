@@ -131,6 +131,9 @@ const IDLE: u8 = 1 << 2;
 /// What a processor may hold of the local APIC was taken back.
 const LEND: u8 = 1 << 3;
 
+/// Where the local APIC's page has the count of its timer. Who reads that may find the timer due.
+const CURRENT_COUNT: u16 = 0x390;
+
 /// A vCPU with what the monitor keeps for it.
 pub struct VirtualProcessor<I: Image> {
     /// The processor itself.
@@ -214,6 +217,9 @@ impl<I: Image> VirtualProcessor<I> {
         // TPR to EOI; the spurious-interrupt register, which enables it; ISR, TMR, IRR.
         if matches!(offset, 0x80..=0xb0 | 0xf0..=0x270) {
             self.take_back();
+        }
+        if offset == CURRENT_COUNT {
+            self.set_look();
         }
         &mut self.apic
     }

@@ -774,7 +774,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
     /// the register's bytes, and writes nothing.
     fn apic_in(vcpu: &mut VirtualProcessor<I>, at: u64, width: Width) -> u64 {
         let now = vcpu.virt.ticks();
-        let value = vcpu.apic_mut().read((at & 0xffc) as u16, now);
+        let offset = (at & 0xffc) as u16;
+        let value = vcpu.apic_at(offset).read(offset, now);
         u64::from(value) >> (8 * (at & 3)) & width.mask()
     }
 

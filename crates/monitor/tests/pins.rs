@@ -76,7 +76,8 @@ impl Script for Delivering {
         match vcpu.script.exits.pop_front() {
             Some(Exit::Memory(access)) => {
                 let number = u64::from(msr::X2APIC_FIRST) + (access.address.get() & 0xfff) / 16;
-                write(vcpu, number, vcpu.state.general[General::Rax as usize] & 0xffff)
+                let exit = write(vcpu, number, vcpu.state.general[General::Rax as usize] & 0xffff);
+                if access.access == Access::Read { Exit::ReadMsr } else { exit }
             }
             exit => exit.unwrap_or(Exit::Halt),
         }
@@ -194,7 +195,10 @@ fn a_level_that_the_processor_ended_comes_again_while_it_is_asserted() {
     let level = &apic_write(LINT0, 0x8041);
     let end = &[Exit::EndOfInterrupt(0x41)];
     let twice = vec![Injected::Interrupt(0x41); 2];
-    assert_eq!(interrupts_on::<Delivering>(&[level, rise, end, fall, end]), (twice, false));
+    assert_eq!(interrupts_on::<Delivering>(&[level, rise, end, fall, end]), (twice.clone(), false));
+    // Looked at meanwhile, the service is the processor's again.
+    let look = &[memory(0xfee0_0120, Access::Read)];
+    assert_eq!(interrupts_on::<Delivering>(&[level, rise, look, end, fall]), (twice, false));
     // Nothing is known of an end that was none.
     let once = vec![Injected::Interrupt(0x41)];
     assert_eq!(interrupts_on::<Delivering>(&[level, rise, &[Exit::EndOfInterrupt(0x42)]]), (once, true));
@@ -236,6 +240,22 @@ fn an_interrupt_between_sti_and_hlt_wakes_the_hlt() {
         // The last instruction, OFF, has two bytes.
         assert_eq!(at, start + (halt + length + 2) as u64);
     }
+}
+
+/// A read of the count finds that the timer is due, and nobody else will: it is not due any more.
+#[test]
+fn a_timer_that_a_read_of_its_count_finds_due_interrupts() {
+    let arm = [apic_write(0x320, 0x50), apic_write(0x3e0, 0xb), apic_write(0x380, 1_500)].concat();
+    let read = [load(0x390).as_slice(), &[memory(0xfee0_0390, Access::Read)]].concat();
+    let script = [arm.as_slice(), &read, &[OFF]].concat();
+    // MOV [RAX], EAX, and where the count is read MOV EAX, [RAX].
+    let mut code = [0x89, 0x00].repeat(0x800);
+    code[2 * (arm.len() + read.len() - 1)] = 0x8b;
+    let [office, banking] = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+    let guests = [(office, code.as_slice(), script.as_slice()), (banking, &[], &[OFF])];
+    let (host, _, vault) = run_plans::<Product>(true, &guests);
+    let injected = vault.enter(0, |office, _| office.vcpus[0].lock().virt.injected.to_vec()).unwrap();
+    assert_eq!(injected, [Injected::Interrupt(0x50)], "{}", console(host));
 }
 
 /// INIT to itself makes the only processor wait for a start-up interrupt that nobody is left to send.
