@@ -3,6 +3,7 @@
 use crate::{Bench, EXTENDED};
 use contracts::{ApicDestination, ApicEffects, LocalApic as _, Trigger};
 use local_apic::LocalApic;
+use x86::interrupts::Place;
 
 const DISABLED: u64 = 0xfee0_0000;
 const ENABLED: u64 = 0xfee0_0800;
@@ -159,4 +160,32 @@ fn software_disabled() {
     assert_eq!(bench.read(0x370), 0x1_00fe);
     bench.accept(0x71);
     assert_eq!(bench.apic.pending(), Some(0x71));
+}
+
+/// What a processor may hold while the guest runs: in x2APIC mode, enabled by software. What is requested then joins what comes back.
+#[test]
+fn only_an_enabled_x2apic_can_be_lent() {
+    let mut bench = Bench::bootstrap();
+    assert_eq!(bench.apic.lendable(), None, "in xAPIC mode");
+    assert!(bench.apic.write_base(EXTENDED, &mut ApicEffects::default()));
+    assert!(bench.wrmsr(0x80f, 0xff));
+    assert_eq!(bench.apic.lendable(), None, "disabled by software");
+    assert!(bench.wrmsr(0x80f, 0x1ff) && bench.wrmsr(0x808, 0x35));
+    bench.apic.accept(0x41, Trigger::Level);
+    let held = std::mem::take(bench.apic.lendable().unwrap());
+    assert_eq!((held.task_priority, held.requested.highest()), (0x35, Some(Place::of(0x41))));
+    assert_eq!(bench.apic.pending(), None, "all of it is elsewhere");
+    bench.apic.accept(0x20, Trigger::Edge);
+    assert_eq!(bench.apic.pending(), Some(0x20), "whatever the priority");
+}
+
+/// An end that the processor carried out: the I/O APIC hears of levels alone.
+#[test]
+fn an_end_elsewhere_counts_by_level() {
+    let mut bench = Bench::extended(1);
+    bench.apic.accept(0x41, Trigger::Level);
+    bench.apic.accept(0x42, Trigger::Edge);
+    assert_eq!([0x41, 0x42, 0x43].map(|vector| bench.apic.ended_level(vector)), [true, false, false]);
+    bench.apic.accept(0x41, Trigger::Edge);
+    assert!(!bench.apic.ended_level(0x41), "its last trigger counts");
 }
