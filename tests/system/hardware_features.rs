@@ -8,10 +8,11 @@ use cli::guest;
 use profile::Profile;
 use tempfile::TempDir;
 
-use crate::intel::LIMIT;
+use crate::intel::{LIMIT, refused};
 use crate::system::{Guests, Ran, run, tree};
 
-const OF_VMX: [&str; 5] = ["unrestricted-guest", "vpid", "preemption-timer", "ept-large-pages", "xsaves"];
+const OF_VMX: [&str; 6] =
+    ["unrestricted-guest", "vpid", "preemption-timer", "apic-virtualization", "ept-large-pages", "xsaves"];
 const OF_SVM: [&str; 3] = ["nrip-save", "flush-by-asid", "pause-filter"];
 
 /// None of the features, each alone, and all of them.
@@ -33,7 +34,7 @@ fn cut(base: &str, features: &[&str], chosen: &[&str], folder: &TempDir) -> Stri
 
 /// Two guests that come through real mode and back cannot be had with every cut; one that measures what it does can.
 #[test]
-#[ignore = "a boot for each of seven products: nightly"]
+#[ignore = "a boot for each of eight products: nightly"]
 fn each_of_vmx_alone_all_and_none() {
     let folder = tempfile::tempdir().unwrap();
     symlink(guest::program(&tree(), "friendly").unwrap(), folder.path().join("friendly")).unwrap();
@@ -47,7 +48,21 @@ fn each_of_vmx_alone_all_and_none() {
         let profile = cut("lab-intel-skylake", &OF_VMX, &chosen, &folder);
         let ran = on(&profile, manifest.to_str().unwrap(), "bochs-skylake-1");
         ran.find("friendly", "friendly done");
+        // The end of an interrupt exits unless the processor holds the local APIC.
+        let end = &ran.find("friendly", "bench x2apic-eoi ").text;
+        let ticks: u32 = end.rsplit(' ').next().unwrap().parse().unwrap();
+        assert_eq!(ticks < 20, chosen.contains(&"apic-virtualization"), "{chosen:?}: {end}");
     }
+}
+
+#[test]
+#[ignore = "an image of its own: nightly"]
+fn a_processor_that_delivers_no_interrupts_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = cut("lab-intel-sandy", &[], &["apic-virtualization"], &folder);
+    let missing =
+        "this processor does not deliver interrupts by itself, which part apic-virtualization needs";
+    refused(&profile, "bochs-sandy", missing, "lab-intel-sandy");
 }
 
 /// Linux with one vCPU, which owns its CPU: see `lab_amd_nrip`.

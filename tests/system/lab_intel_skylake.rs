@@ -14,12 +14,19 @@ fn demonstration() {
     }
 }
 
-/// The local APIC in memory, and one processor.
+/// The local APIC in memory, which the processor does not hold.
 #[test]
 #[ignore = "a minute and a half: nightly"]
 fn linux_without_x2apic_on_one_vcpu() {
     let ran = intel::linux(PROFILE, "vcpus = 1", "nox2apic");
     ran.find("office", "1 processor");
+}
+
+#[test]
+#[ignore = "two minutes: nightly"]
+fn linux_without_x2apic_on_two_vcpus() {
+    let ran = intel::linux(PROFILE, "vcpus = 2", "nox2apic");
+    ran.find("office", "2 processors");
 }
 
 /// On two vCPUs, whose threads wait for each other with HLT and NMI, interrupts off.
