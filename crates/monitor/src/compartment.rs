@@ -2,7 +2,9 @@
 
 use crate::console::Line;
 use crate::cpuid::CpuidTable;
-use contracts::{ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, Platform};
+use contracts::{
+    ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, Platform, StartState, Vcpu,
+};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use spin::Mutex;
@@ -241,9 +243,11 @@ impl<I: Image> VirtualProcessor<I> {
         rearm
     }
 
-    /// Power-on again, but for the counters.
+    /// Power-on again, but for the counters. It is attached to no processor.
     pub fn reset(&mut self) {
         use contracts::LocalApic;
+        // What a start-up interrupt later finds attached keeps its vector state, which is what power-on makes of it here.
+        self.virt.start(&StartState::start_up(0));
         self.apic = I::LocalApic::new(self.number, self.number == 0);
         self.set_activity(Activity::WaitingForStart);
         self.non_maskable = false;

@@ -12,8 +12,8 @@ use contracts::absent::Absent;
 use contracts::fake::{FakeHost, FakeVcpu, Injected};
 use contracts::{
     Access, Attached, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, HostTime, Image,
-    MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StringPortExit, Unsupported,
-    Vault as _, VcpuName,
+    MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StartState, StringPortExit,
+    Unsupported, Vault as _, VcpuName,
 };
 use monitor::slot::State;
 use plan::{OnReset, OnUnclaimed};
@@ -126,6 +126,29 @@ fn a_reset_starts_again_where_the_manifest_says_so() {
     let shown = console(host);
     assert!(shown.contains("report office state=stopped reason=\"triple fault\" restarts=2"), "{shown}");
     assert_eq!(monitor.slots[1].state(), State::Reset);
+}
+
+/// Nobody but a start-up interrupt starts the second processor, which finds it attached and resets less than power-on does.
+#[test]
+fn every_processor_is_reset_when_its_compartment_starts() {
+    let mut office = plan_of("office", OnReset::Restart);
+    (office.vcpus, office.start.rax) = (2, 2);
+    let banking = plan_of("banking", OnReset::Stop);
+    let guests = [(office, &[][..], &[OFF, Exit::Shutdown][..]), (banking, &[], &[Exit::Shutdown][..])];
+    let (_, monitor, vault): (_, &World<Product>, &Vault<Product>) = world_of_plans(false, &guests);
+    let second = |change: &dyn Fn(&mut FakeVcpu)| {
+        vault
+            .enter(0, |state, _| {
+                let mut vcpu = state.vcpus[1].lock();
+                change(&mut vcpu.virt);
+                vcpu.virt.state
+            })
+            .unwrap()
+    };
+    let old = second(&|virt| virt.state.general[0] = 0x77);
+    assert_eq!(old.general[0], 0x77);
+    monitor.run(CpuIndex(0));
+    assert_eq!(second(&|_| ()), StartState::start_up(0));
 }
 
 /// What one vCPU taught a processor's predictors is not for the next: be that of another compartment or of the same.
