@@ -24,7 +24,7 @@ fn linux_without_x2apic_on_one_vcpu() {
 
 /// On two vCPUs, whose threads wait for each other with HLT and NMI, interrupts off.
 #[test]
-#[ignore = "some minutes: nightly"]
+#[ignore = "three minutes: nightly"]
 fn memtest_completes_a_pass() {
     memtest(PROFILE, "memtest86+x64", WITHOUT_BIT_FADE);
 }
