@@ -31,7 +31,7 @@ fn linux_without_x2apic_on_two_vcpus() {
 
 /// On two vCPUs, whose threads wait for each other with HLT and NMI, interrupts off.
 #[test]
-#[ignore = "some minutes: nightly"]
+#[ignore = "three minutes: nightly"]
 fn memtest_completes_a_pass() {
     memtest(PROFILE, "memtest86+x64", WITHOUT_BIT_FADE);
 }

@@ -168,7 +168,7 @@ impl<S> FakeVcpu<S> {
         Self {
             script,
             injected: Vec::new(),
-            state: StartState::start_up(0),
+            state: StartState::start_up(0, 0),
             cr2: 0,
             xcr0: Xcr0::X87,
             page_attributes: 0,

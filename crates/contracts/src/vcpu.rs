@@ -46,8 +46,10 @@ pub struct StartState {
 }
 
 impl StartState {
-    /// A processor after a start-up interrupt with `vector`: real mode at page `vector` (APM Vol. 2 §14.1, §16.5).
-    pub fn start_up(vector: u8) -> Self {
+    /// A processor with this signature after a start-up interrupt with `vector`: real mode at page `vector`, and EDX has the signature, which is that
+    /// of the compartment's frozen CPUID (APM Vol. 2 §14.1, §16.5).
+    #[inline(never)]
+    pub fn start_up(vector: u8, signature: u32) -> Self {
         let data = Segment::real_mode(0, false);
         let mut state = Self {
             general: [0; 16],
@@ -70,9 +72,7 @@ impl StartState {
             gdt: DescriptorTable { base: 0, limit: 0xffff },
             idt: DescriptorTable { base: 0, limit: 0xffff },
         };
-        // EDX holds the processor's signature after INIT; software that looks finds the family of CPUID leaf 1 there only
-        // on real machines. The monitor sets it from the compartment's frozen CPUID.
-        state.general[General::Rdx as usize] = 0;
+        state.general[General::Rdx as usize] = signature.into();
         state
     }
 }

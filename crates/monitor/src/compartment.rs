@@ -3,7 +3,8 @@
 use crate::console::Line;
 use crate::cpuid::CpuidTable;
 use contracts::{
-    ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, LocalApic as _, Platform, Vcpu as _,
+    ApicDestination, Attached, Clock, Exit, GuestTime, HostTime, Image, LocalApic as _, Platform, StartState,
+    Vcpu as _,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
@@ -321,8 +322,10 @@ impl<I: Image> VirtualProcessor<I> {
         rearm
     }
 
-    /// Power-on again, but for the counters.
+    /// Power-on again, but for the counters. It is attached to no processor.
     pub fn reset(&mut self) {
+        // What a start-up interrupt later finds attached keeps its vector state, which is what power-on makes of it here.
+        self.virt.start(&StartState::start_up(0, 0));
         self.apic = I::LocalApic::new(self.number, self.number == 0);
         self.set_activity(Activity::WaitingForStart);
         self.non_maskable = false;

@@ -129,21 +129,23 @@ where
     pub fn run(&self, cpu: CpuIndex) {
         let mut last = None;
         while self.running.load(Ordering::Acquire) > 0 {
-            self.take_keyboard(cpu);
+            let waits = self.take_keyboard(cpu);
             let next = self.scheduler.next(cpu, self.host.now());
             if let Some(other) = self.scheduler.hand_over(cpu) {
                 self.host.kick(other);
             }
+            // Whoever has still to read what was typed may run on another processor, or here and without an end, and read by polling.
+            let again = waits.then(|| {
+                let pause = TYPING_PAUSE * u64::from(self.host.kilohertz());
+                HostTime(self.host.now().0.saturating_add(pause))
+            });
             match next {
                 Turn::Idle { until } => {
-                    // Another processor may run who has still to read what was typed.
-                    let pause = TYPING_PAUSE * u64::from(self.host.kilohertz());
-                    let again =
-                        self.poll_keyboard(cpu).then(|| HostTime(self.host.now().0.saturating_add(pause)));
                     self.host.arm([until, again].into_iter().flatten().min());
                     self.host.wait();
                 }
                 Turn::Run { vcpu, until } => {
+                    let until = [until, again].into_iter().flatten().min();
                     let stranger = last != Some(vcpu);
                     last = Some(vcpu);
                     let leave = self.turn(cpu, vcpu, until, stranger);
@@ -236,9 +238,10 @@ where
         !keyboard.waiting.is_empty() || keyboard.attach.is_some()
     }
 
-    /// Takes what was typed: Ctrl-] and a digit attach the keyboard to a compartment, all else goes to that compartment.
+    /// Takes what was typed: Ctrl-] and a digit attach the keyboard to a compartment, all else goes to that compartment. Answers whether
+    /// something waits for room there.
     #[inline(never)]
-    fn take_keyboard(&self, cpu: CpuIndex) {
+    fn take_keyboard(&self, cpu: CpuIndex) -> bool {
         while self.poll_keyboard(cpu) {
             let mut keyboard = self.keyboard.lock();
             if let Some(index) = keyboard.attach.take() {
@@ -268,9 +271,10 @@ where
             {
                 // Its receiver is full: the guest reads, then there is room again.
                 let _ = self.keyboard.lock().waiting.push_front(byte);
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// The compartment that the keyboard means while it is attached to none: the only one.

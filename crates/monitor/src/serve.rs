@@ -246,11 +246,8 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             vcpu.non_maskable = false;
         }
         if requests & request::START_UP != 0 && vcpu.activity() == Activity::WaitingForStart {
-            let mut state = StartState::start_up(mailbox.start_vector());
-            if let Some(signature) = state.general.get_mut(General::Rdx as usize) {
-                *signature = u64::from(self.compartment.cpuid.signature());
-            }
-            vcpu.virt.start(&state);
+            let signature = self.compartment.cpuid.signature();
+            vcpu.virt.start(&StartState::start_up(mailbox.start_vector(), signature));
             vcpu.set_activity(Activity::Running);
         }
         if requests & request::NON_MASKABLE != 0 {

@@ -11,10 +11,11 @@ use common::{
 use contracts::absent::Absent;
 use contracts::fake::{FakeHost, FakeVcpu, Injected};
 use contracts::{
-    Access, Attached, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, HostTime, Image,
-    MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StringPortExit, Unsupported,
-    Vault as _, VcpuName,
+    Access, Attached, Context, CpuIndex, Device, Direction, Effects, Exit, GuestMemory, Host as _, HostTime,
+    Image, Leave, MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StartState,
+    StringPortExit, Turn, Unsupported, Vault as _, VcpuName,
 };
+use monitor::compartment::Activity;
 use monitor::slot::State;
 use plan::{OnReset, OnUnclaimed};
 use x86::{General, Width};
@@ -126,6 +127,105 @@ fn a_reset_starts_again_where_the_manifest_says_so() {
     let shown = console(host);
     assert!(shown.contains("report office state=stopped reason=\"triple fault\" restarts=2"), "{shown}");
     assert_eq!(monitor.slots[1].state(), State::Reset);
+}
+
+/// Nobody but a start-up interrupt starts the second processor, which finds it attached and resets less than power-on does.
+#[test]
+fn every_processor_is_reset_when_its_compartment_starts() {
+    let mut office = plan_of("office", OnReset::Restart);
+    (office.vcpus, office.start.rax) = (2, 2);
+    let banking = plan_of("banking", OnReset::Stop);
+    let guests = [(office, &[][..], &[OFF, Exit::Shutdown][..]), (banking, &[], &[Exit::Shutdown][..])];
+    let (_, monitor, vault): (_, &World<Product>, &Vault<Product>) = world_of_plans(false, &guests);
+    let second = |change: &dyn Fn(&mut FakeVcpu)| {
+        vault
+            .enter(0, |state, _| {
+                let mut vcpu = state.vcpus[1].lock();
+                change(&mut vcpu.virt);
+                vcpu.virt.state
+            })
+            .unwrap()
+    };
+    let old = second(&|virt| virt.state.general[0] = 0x77);
+    assert_eq!(old.general[0], 0x77);
+    monitor.run(CpuIndex(0));
+    assert_eq!(second(&|_| ()), StartState::start_up(0, 0));
+}
+
+/// One processor, whose turns have no end.
+struct Endless(Queue);
+
+impl contracts::Scheduler for Endless {
+    fn new(cpus: u8) -> Self {
+        Self(Queue::new(cpus))
+    }
+    fn admit(&self, vcpu: VcpuName, weight: u32, pinned: Option<CpuIndex>) -> bool {
+        self.0.admit(vcpu, weight, pinned)
+    }
+    fn retire(&self, vcpu: VcpuName) {
+        self.0.retire(vcpu);
+    }
+    fn next(&self, cpu: CpuIndex, now: HostTime) -> Turn {
+        match self.0.next(cpu, now) {
+            Turn::Run { vcpu, .. } => Turn::Run { vcpu, until: None },
+            idle @ Turn::Idle { .. } => idle,
+        }
+    }
+    fn leave(&self, cpu: CpuIndex, vcpu: VcpuName, now: HostTime, why: Leave) {
+        self.0.leave(cpu, vcpu, now, why);
+    }
+    fn wake(&self, vcpu: VcpuName, now: HostTime) -> Option<CpuIndex> {
+        self.0.wake(vcpu, now)
+    }
+    fn contended(&self, _: CpuIndex) -> bool {
+        false
+    }
+}
+
+struct EndlessProduct;
+
+impl Image for EndlessProduct {
+    type Vcpu = FakeVcpu;
+    type Host = FakeHost;
+    type Scheduler = Endless;
+    type LocalApic = Absent;
+    type IoApic = Absent;
+    type LegacyPic = Absent;
+    type Devices = (Attached<Switch>, ());
+    type ClockPage = Absent;
+    const PROFILE: &'static Profile = &PROFILE;
+}
+
+/// A guest that reads its keyboard by polling has no exit that ends its turn: what waits for room there is offered again all the same.
+#[test]
+fn what_was_typed_is_offered_again_in_a_turn_without_an_end() {
+    let deadline = |typed: &[u8]| {
+        let mut plans = ["office", "banking"].map(|name| plan_of(name, OnReset::Stop));
+        for plan in &mut plans {
+            plan.start.rax = 1;
+        }
+        let [office, banking] = plans;
+        let guests = [(office, &[][..], &[OFF][..]), (banking, &[], &[OFF][..])];
+        let (host, monitor, vault): (_, &World<EndlessProduct>, &Vault<EndlessProduct>) =
+            world_of_plans(false, &guests);
+        monitor.slots[0].set_state(State::Running);
+        vault.enter(0, |state, _| {
+            let mut vcpu = state.vcpus[0].lock();
+            vcpu.set_activity(Activity::Running);
+            vcpu.virt.state.general[0] = 1;
+            vcpu.virt.timer.0 = true;
+        });
+        // The switch is no console: it has no room for anything.
+        for byte in typed {
+            host.type_byte(*byte);
+        }
+        let now = host.now().0;
+        monitor.run(CpuIndex(0));
+        let armed = vault.enter(0, |state, _| state.vcpus[0].lock().virt.timer.1).unwrap();
+        armed.map(|at| at.0 - now)
+    };
+    assert_eq!(deadline(b""), None);
+    assert_eq!(deadline(b"\x1d1x"), Some(5_000_000), "five milliseconds");
 }
 
 /// What one vCPU taught a processor's predictors is not for the next: be that of another compartment or of the same.

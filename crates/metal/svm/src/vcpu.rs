@@ -169,7 +169,7 @@ where
         block.virtual_interrupt = virtual_interrupt::MASKING;
         block.nested_paging = 1;
         block.nested_root = frames.nested_root.get();
-        vcpu.start(&StartState::start_up(0));
+        vcpu.start(&StartState::start_up(0, 0));
         vcpu
     }
 
@@ -890,11 +890,11 @@ mod tests {
     fn pauses_exit_where_they_are_counted_and_nowhere_else() {
         const PAUSE: u32 = 1 << 23;
         let mut block = block();
-        vcpu(&mut block).start(&StartState::start_up(0));
+        vcpu(&mut block).start(&StartState::start_up(0, 0));
         assert_eq!(block.intercepts_3 & PAUSE, 0);
         let mut vcpu = vcpu_with::<Absent, Present>(&mut block);
         // Windows come and go, and it stays.
-        vcpu.start(&StartState::start_up(0));
+        vcpu.start(&StartState::start_up(0, 0));
         for open in [true, false] {
             vcpu.set_window(open);
             assert_eq!(vcpu.block().intercepts_3 & PAUSE, PAUSE);

@@ -86,6 +86,8 @@ pub trait Hardware: Fields {
     fn load(&mut self) -> bool;
     /// Gives them up.
     fn clear(&mut self);
+    /// Which processor it is, and its control registers.
+    fn host(&self) -> (CpuIndex, cpu::control::State);
     /// Enters the guest and comes back with the exit's reason, and with the event whose delivery it cut short. `None`: the instruction failed.
     fn enter(&mut self, registers: &mut Registers) -> Option<(u32, u64)>;
     /// CR2.
@@ -116,6 +118,10 @@ impl Hardware for Structure {
     fn clear(&mut self) {
         Structure::clear(self);
         host::vacate();
+    }
+
+    fn host(&self) -> (CpuIndex, cpu::control::State) {
+        (cpu::block::current(), cpu::control::state())
     }
 
     #[inline(always)]
@@ -260,7 +266,7 @@ impl<
             attached: false,
             fresh: true,
             host: None,
-            start: Some(StartState::start_up(0)),
+            start: Some(StartState::start_up(0, 0)),
             primary: facts.controls.primary,
             reason: reason::NOT_ENTERED,
             deadline: u64::MAX,
@@ -562,8 +568,7 @@ impl<
 
     /// The host's state: this processor's own, and the page tables of the compartment's space. The structure keeps it while it is cleared.
     fn write_host(&mut self) {
-        let block = cpu::block::current();
-        let state = cpu::control::state();
+        let (block, state) = self.hardware.host();
         for (field, value) in [
             (Field::HOST_CR0, state.cr0),
             (Field::HOST_CR3, state.cr3),
@@ -589,6 +594,29 @@ impl<
         ] {
             self.hardware.write(field, value);
         }
+    }
+
+    /// Makes the structure this processor's, with all that is new since it was another's. False: that cannot be.
+    #[inline(always)]
+    fn load(&mut self, how: Attachment) -> bool {
+        if !self.hardware.load() {
+            return false;
+        }
+        self.attached = true;
+        if core::mem::take(&mut self.fresh) {
+            self.write_controls();
+        }
+        if self.host.replace(how.cpu) != Some(how.cpu) {
+            self.write_host();
+        }
+        self.hardware.write(Field::TICKS_OFFSET, self.ticks_offset);
+        if let Some(state) = self.start.take() {
+            self.write_state(&state);
+        }
+        if how.moved {
+            self.forget_translations();
+        }
+        true
     }
 
     /// The guest was not entered. (Out of line: it costs instructions where it does not happen.)
@@ -668,22 +696,8 @@ impl<
             cpu::speculation::fill_return_stack();
             cpu::speculation::empty_data_cache();
         }
-        if !self.hardware.load() {
+        if !self.load(how) {
             return;
-        }
-        self.attached = true;
-        if core::mem::take(&mut self.fresh) {
-            self.write_controls();
-        }
-        if self.host.replace(how.cpu) != Some(how.cpu) {
-            self.write_host();
-        }
-        self.hardware.write(Field::TICKS_OFFSET, self.ticks_offset);
-        if let Some(state) = self.start.take() {
-            self.write_state(&state);
-        }
-        if how.moved {
-            self.forget_translations();
         }
         self.hardware.set_page_fault_address(self.cr2);
         self.hardware.set_debug_status(self.status);
@@ -1102,6 +1116,8 @@ pub mod tests {
         dr6: u64,
         entries: u32,
         forgotten: std::vec::Vec<u16>,
+        /// The processor that has it.
+        cpu: CpuIndex,
         /// The exits to come: reason, and fields.
         exits: std::collections::VecDeque<std::vec::Vec<(Field, u64)>>,
     }
@@ -1131,6 +1147,12 @@ pub mod tests {
         }
 
         fn clear(&mut self) {}
+
+        /// As real processors' are: alike, but for the tables.
+        fn host(&self) -> (CpuIndex, cpu::control::State) {
+            let cr3 = 0x1000 + 0x1000 * u64::from(self.cpu.0);
+            (self.cpu, cpu::control::State { cr0: 0x8001_0033, cr3, cr4: 0x20a0, efer: 0xd00 })
+        }
 
         fn enter(&mut self, _: &mut Registers) -> Option<(u32, u64)> {
             self.entries += 1;
@@ -1248,6 +1270,34 @@ pub mod tests {
 
     fn entry_event(vcpu: &Modelled) -> u64 {
         vcpu.hardware.read(Field::ENTRY_EVENT)
+    }
+
+    /// The addresses that an exit loads, of the processor that it is on: another's would be used by two (SDM Vol. 3C §28.5).
+    #[test]
+    fn a_processor_that_it_comes_to_finds_its_own_host_state() {
+        let mut vcpu = of_parts::<Present, Present, Present, Present, Present>();
+        let mut come = |cpu: u8, moved: bool| {
+            vcpu.hardware.cpu = CpuIndex(cpu);
+            vcpu.hardware.forgotten.clear();
+            assert!(vcpu.load(Attachment { cpu: CpuIndex(cpu), moved, stranger: moved }));
+            let own = [
+                (Field::HOST_CR3, 0x1000 + 0x1000 * u64::from(cpu)),
+                (Field::HOST_TR_BASE, cpu::block::task_address(CpuIndex(cpu))),
+                (Field::HOST_GDTR_BASE, cpu::block::descriptors_address(CpuIndex(cpu))),
+                (Field::HOST_CR0, 0x8001_0033),
+                (Field::HOST_CR4, 0x20a0),
+                (Field::HOST_EFER, 0xd00),
+                (Field::HOST_IDTR_BASE, cpu::interrupt::table_address()),
+                (Field::HOST_RIP, structure::exit_address()),
+            ];
+            for (field, value) in own {
+                assert_eq!(vcpu.hardware.read(field), value, "{field:?} on processor {cpu}");
+            }
+            vcpu.hardware.forgotten.len()
+        };
+        let forgotten = [(0, true), (1, true), (1, false), (0, true)].map(|(cpu, moved)| come(cpu, moved));
+        assert!(forgotten[0] > 0 && forgotten[3] > 0, "translations are as old there");
+        assert_eq!((forgotten[1], forgotten[2]), (1, 0));
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub type Vault<I> = FakeVault<Compartment<I, 2>, 2, RAM>;
 pub type World<I> = Monitor<'static, I, Vault<I>, 2, 2>;
 
 /// As `run_plans`, but does not run them yet.
-pub fn world_of_plans<I: Image<Vcpu: Played, Host = FakeHost, Scheduler = Queue>>(
+pub fn world_of_plans<I: Image<Vcpu: Played, Host = FakeHost>>(
     interruptible: bool,
     guests: &[(plan::Compartment, &[u8], &[Exit]); 2],
 ) -> (&'static FakeHost, &'static World<I>, &'static Vault<I>) {

@@ -24,12 +24,13 @@ pub(crate) fn arguments(
         )));
     };
     let BenchMachine { cpu, cpus, memory_mib, .. } = machine;
+    let instructions = machine.instructions_per_second.unwrap_or(INSTRUCTIONS_PER_SECOND);
     let configuration = folder.join("bochs.rc");
     let debugger = folder.join("bochs.debug");
     let log = folder.join("bochs.log");
     let text = format!(
         "display_library: sdl2\n\
-         cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault=0, ignore_bad_msrs=0\n\
+         cpu: model={cpu}, count={cpus}, ips={instructions}, reset_on_triple_fault=0, ignore_bad_msrs=0\n\
          memory: guest={memory_mib}, host={memory_mib}\n\
          romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
          vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\

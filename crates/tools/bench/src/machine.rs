@@ -54,6 +54,9 @@ pub struct BenchMachine {
     pub memory_mib: u32,
     /// How it is booted.
     pub boot: BootMethod,
+    /// Bochs: how many instructions its clocks take for a second, 1,000,000 to 4,000,000,000; without it, about as many as it executes in one.
+    #[serde(default)]
+    pub instructions_per_second: Option<u32>,
     /// QEMU: further devices, as after `-device`.
     #[serde(default)]
     pub devices: Vec<String>,
@@ -92,6 +95,17 @@ impl BenchMachine {
             return Err(malformed(
                 "cpu = \"host\" and nested go together: such a machine is KVM's".to_owned(),
             ));
+        }
+        if machine
+            .instructions_per_second
+            .is_some_and(|instructions| !(1_000_000..=4_000_000_000).contains(&instructions))
+        {
+            return Err(malformed(
+                "instructions-per-second is a number from 1000000 to 4000000000".to_owned(),
+            ));
+        }
+        if machine.instructions_per_second.is_some() && machine.emulator != Emulator::Bochs {
+            return Err(malformed("only Bochs' clocks count instructions per second".to_owned()));
         }
         if machine.emulator == Emulator::Bochs {
             // Bochs loads nothing but what its firmware boots, takes 2 GiB in one piece, and has a fixed set of devices.

@@ -52,6 +52,16 @@ fn mistakes_in_a_machine_are_named() {
         ("cpu = \"ryzen\"", "cpu = \"ryzen\"\nnested = \"svm\"", "cpu = \"host\" and nested go together"),
         ("cpu = \"ryzen\"", "cpu = \"host\"\nnested = \"svm\"", "Bochs does not use KVM"),
         ("cpu = \"ryzen\"", "cpu = \"host\"\nnested = \"vt-x\"", "unknown variant `vt-x`"),
+        (
+            "cpus = 2",
+            "cpus = 2\ninstructions-per-second = 5",
+            "instructions-per-second is a number from 1000000",
+        ),
+        (
+            "emulator = \"bochs\"",
+            "emulator = \"qemu\"\ninstructions-per-second = 1000000",
+            "only Bochs' clocks count instructions",
+        ),
         ("name = \"bochs-ryzen\"", "name = \"other\"", "its name is \"other\""),
         ("cpus = 2", "cpu-count = 2", "unknown field `cpu-count`"),
     ] {
@@ -97,9 +107,14 @@ fn bochs_boots_a_cd_only() {
     let start = Start::new(Media::Iso("image.iso".into()));
     bochs::arguments(&machine, &start, folder.path(), 4711).unwrap();
     let text = fs::read_to_string(folder.path().join("bochs.rc")).unwrap();
-    assert!(text.contains("cpu: model=ryzen, count=2,"));
+    assert!(text.contains("cpu: model=ryzen, count=2, ips=50000000,"));
     assert!(text.contains("path=\"image.iso\""));
     assert!(text.contains("mode=socket-client, dev=localhost:4711"));
+    let fast = self::machine("bochs-skylake-fast");
+    bochs::arguments(&fast, &start, folder.path(), 4711).unwrap();
+    let text = fs::read_to_string(folder.path().join("bochs.rc")).unwrap();
+    let instructions = fast.instructions_per_second.unwrap();
+    assert!(text.contains(&format!("count=2, ips={instructions},")), "{text}");
 }
 
 #[test]
