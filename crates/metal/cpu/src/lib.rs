@@ -27,7 +27,7 @@ pub use block::current;
 pub use fault::fatal;
 pub use features::Features;
 pub use requirement::{Requirement, Requirements};
-pub use vector_state::VectorState;
+pub use vector_state::{VectorState, clear_supervisor_state, has_xsaves};
 
 use core::arch::asm;
 

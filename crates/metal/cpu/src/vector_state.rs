@@ -3,7 +3,7 @@
 
 use crate::{Features, vector};
 use core::ptr::NonNull;
-use x86::Xcr0;
+use x86::{Xcr0, msr};
 
 /// Offset of MXCSR, and its value after reset (APM Vol. 1 §11.4.9; Vol. 2 §14.1.3).
 const MXCSR: (usize, u32) = (24, 0x1f80);
@@ -97,5 +97,31 @@ impl VectorState {
             // SAFETY: this function's contract.
             unsafe { vector::set_xcr0(control.bits()) };
         }
+    }
+}
+
+/// Whether this processor has XSAVES, and so IA32_XSS (CPUID leaf 0Dh, which exists where XSAVE does, subleaf 1 EAX bit 3).
+pub fn has_xsaves(features: &Features) -> bool {
+    features.xsave && crate::cpuid(0xd, 1)[0] >> 3 & 1 == 1
+}
+
+/// Sets IA32_XSS to 0, whatever firmware left there: guests have no supervisor state, and their XSAVES and XRSTORS none of the host's. False:
+/// this processor has no such register.
+pub fn clear_supervisor_state(features: &Features) -> bool {
+    let exists = has_xsaves(features);
+    if exists {
+        // SAFETY: the register exists where XSAVES does (SDM Vol. 4, table 2-2; APM Vol. 2 §18.13); the hypervisor uses no supervisor state.
+        unsafe { crate::msr::write(msr::XSS, 0) };
+    }
+    exists
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_register_is_written_that_is_not_there() {
+        assert!(!clear_supervisor_state(&Features::default()));
     }
 }

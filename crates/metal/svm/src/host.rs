@@ -78,6 +78,8 @@ pub fn enable(cpu: CpuIndex, features: &Features) -> bool {
         cpu::msr::write(msr::VM_HSAVE_PA, saves);
         asm!("vmsave rax", in("rax") registers, options(nostack, preserves_flags));
     }
+    // SVM can neither take XSAVES away from guests nor switch the register: theirs would save what firmware left in it.
+    cpu::clear_supervisor_state(features);
     enabled.store(true, Ordering::Release);
     true
 }

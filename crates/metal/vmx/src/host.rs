@@ -124,22 +124,6 @@ pub fn enable(cpu: CpuIndex, features: &Features) -> bool {
     true
 }
 
-/// Whether this processor has XSAVES, and so IA32_XSS (CPUID leaf 0Dh, which exists where XSAVE does, subleaf 1 EAX bit 3).
-pub fn has_xsaves(features: &Features) -> bool {
-    features.xsave && cpu::cpuid(0xd, 1)[0] >> 3 & 1 == 1
-}
-
-/// Sets IA32_XSS to 0, whatever firmware left there: guests have no supervisor state, and their XSAVES and XRSTORS none of the host's. False:
-/// this processor has no such register.
-pub fn clear_supervisor_state(features: &Features) -> bool {
-    let exists = has_xsaves(features);
-    if exists {
-        // SAFETY: the register exists where XSAVES does (SDM Vol. 4, table 2-2); the hypervisor uses no supervisor state.
-        unsafe { cpu::msr::write(msr::XSS, 0) };
-    }
-    exists
-}
-
 /// Takes this processor for a structure: it is in VMX operation, and has none loaded. False: it is not so.
 pub fn occupy() -> bool {
     let cpu = usize::from(cpu::current().0);
@@ -183,11 +167,6 @@ mod tests {
         let uncached = Capabilities { basic: 0x0000_1000_0000_0012, ..everything() };
         assert!(named(features, uncached, "unusual"));
         assert!(named(Features { nx: false, ..features }, everything(), "no-execute"));
-    }
-
-    #[test]
-    fn no_register_is_written_that_is_not_there() {
-        assert!(!clear_supervisor_state(&Features::default()));
     }
 
     #[test]

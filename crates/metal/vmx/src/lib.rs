@@ -48,7 +48,7 @@ where
         let capabilities = Capabilities::of(features);
         host::missing(features, &capabilities)
             .or_else(|| Controls::compute::<U, T, D, S, A>(&capabilities, features.rdtscp).err())
-            .or_else(|| (S::SAVED && !host::has_xsaves(features)).then_some(controls::NO_XSAVES))
+            .or_else(|| (S::SAVED && !cpu::has_xsaves(features)).then_some(controls::NO_XSAVES))
     }
 
     fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
@@ -56,7 +56,7 @@ where
     }
 
     fn enable(cpu: CpuIndex, features: &Features) -> bool {
-        (!S::SAVED || host::clear_supervisor_state(features)) && host::enable(cpu, features)
+        (!S::SAVED || cpu::clear_supervisor_state(features)) && host::enable(cpu, features)
     }
 
     fn pages(features: &Features) -> usize {
