@@ -1,8 +1,9 @@
 //! The controls of a world switch (SDM Vol. 3C chapters 25 and 26), computed from what the processor can.
 
 use bitflags::bitflags;
-use contracts::{DeadlineTimer, InterruptDelivery, SupervisorState, TranslationTags, UnpagedModes};
 use cpu::vmx::{Capabilities, ept};
+
+use crate::Parts;
 
 bitflags! {
     /// Pin-based controls.
@@ -127,22 +128,13 @@ const fn adjust(wanted: u32, word: u64) -> Option<u32> {
 impl Controls {
     /// The controls for a product with these hardware parts; an error is a sentence that says what the processor lacks. `rdtscp` says whether
     /// the processor has RDTSCP.
-    pub fn compute<
-        U: UnpagedModes,
-        T: TranslationTags,
-        D: DeadlineTimer,
-        S: SupervisorState,
-        A: InterruptDelivery,
-    >(
-        capabilities: &Capabilities,
-        rdtscp: bool,
-    ) -> Result<Self, &'static str> {
+    pub fn compute<P: Parts>(capabilities: &Capabilities, rdtscp: bool) -> Result<Self, &'static str> {
         let possible = |word: u64, bit: u32| word >> 32 & bit as u64 != 0;
         let (mut pin, mut secondary) = (PIN, SECONDARY);
         if capabilities.secondary == 0 || !possible(capabilities.secondary, Secondary::EPT.bits()) {
             return Err("this processor has VT-x but no extended page tables, which part vmx needs");
         }
-        if U::UNRESTRICTED {
+        if P::UNRESTRICTED {
             if !possible(capabilities.secondary, Secondary::UNRESTRICTED.bits()) {
                 return Err(
                     "this processor cannot run guests without paging, which part unrestricted-guest needs",
@@ -150,7 +142,7 @@ impl Controls {
             }
             secondary |= Secondary::UNRESTRICTED;
         }
-        if T::TAGGED {
+        if P::TAGGED {
             let needed = ept::INVALIDATE_TAG | ept::INVALIDATE_ONE_TAG;
             if !possible(capabilities.secondary, Secondary::VPID.bits())
                 || capabilities.ept_vpid & needed != needed
@@ -159,20 +151,20 @@ impl Controls {
             }
             secondary |= Secondary::VPID;
         }
-        if D::PRESENT {
+        if P::TIMER {
             if !possible(capabilities.pin, Pin::PREEMPTION_TIMER.bits()) {
                 return Err("this processor has no VMX-preemption timer, which part preemption-timer needs");
             }
             pin |= Pin::PREEMPTION_TIMER;
         }
-        if S::SAVED {
+        if P::XSAVES {
             if !possible(capabilities.secondary, Secondary::XSAVES.bits()) {
                 return Err(NO_XSAVES);
             }
             secondary |= Secondary::XSAVES;
         }
         // Switched on and off with the mode of the guest's local APIC.
-        if A::HELD {
+        if P::DELIVERS {
             let held = Secondary::EXTENDED_APIC | Secondary::INTERRUPT_DELIVERY;
             let exits = (Primary::CR8_LOAD | Primary::CR8_STORE).bits();
             if adjust(Primary::TASK_PRIORITY_SHADOW.bits(), capabilities.primary)
@@ -219,7 +211,9 @@ impl Controls {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::Vmx;
     use contracts::absent::Absent;
+    use contracts::{DeadlineTimer, InterruptDelivery, SupervisorState, TranslationTags, UnpagedModes};
 
     pub struct Present;
 
@@ -266,14 +260,15 @@ pub mod tests {
     #[test]
     fn reserved_bits_are_as_the_processor_wants_them() {
         let controls =
-            Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&everything(), true).unwrap();
+            Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Absent>>(&everything(), true).unwrap();
         assert_eq!(controls.pin, 0x16 | 0x29);
         assert_eq!(controls.primary, 0x0400_6172 | PRIMARY.bits());
         assert_eq!(controls.secondary, 0x4a);
         assert_eq!(controls.exit, 0x0003_6dfb | 1 << 9 | 1 << 2 | 1 << 19 | 1 << 21);
         assert_eq!(controls.entry, 0x11fb | 1 << 2 | 1 << 14 | 1 << 15);
         let parts =
-            Controls::compute::<Present, Present, Present, Present, Present>(&everything(), false).unwrap();
+            Controls::compute::<Vmx<Present, Present, Present, Present, Present>>(&everything(), false)
+                .unwrap();
         assert_eq!((parts.pin, parts.secondary), (controls.pin | 1 << 6, 0x42 | 1 << 20 | 1 << 7 | 1 << 5));
     }
 
@@ -284,41 +279,41 @@ pub mod tests {
         let named =
             |result: Result<Controls, &str>, part: &str| result.is_err_and(|error| error.contains(part));
         assert!(named(
-            Controls::compute::<Present, Absent, Absent, Absent, Absent>(&without(7), true),
+            Controls::compute::<Vmx<Present, Absent, Absent, Absent, Absent>>(&without(7), true),
             "unrestricted-guest"
         ));
         assert!(named(
-            Controls::compute::<Absent, Present, Absent, Absent, Absent>(&without(5), true),
+            Controls::compute::<Vmx<Absent, Present, Absent, Absent, Absent>>(&without(5), true),
             "part vpid"
         ));
         let no_single = Capabilities { ept_vpid: all.ept_vpid & !ept::INVALIDATE_ONE_TAG, ..all };
         assert!(named(
-            Controls::compute::<Absent, Present, Absent, Absent, Absent>(&no_single, true),
+            Controls::compute::<Vmx<Absent, Present, Absent, Absent, Absent>>(&no_single, true),
             "part vpid"
         ));
         let no_timer = Capabilities { pin: all.pin & !(1 << 38), ..all };
         assert!(named(
-            Controls::compute::<Absent, Absent, Present, Absent, Absent>(&no_timer, true),
+            Controls::compute::<Vmx<Absent, Absent, Present, Absent, Absent>>(&no_timer, true),
             "preemption-timer"
         ));
         let no_shadow = Capabilities { primary: all.primary & !(1 << 53), ..all };
         let forced = Capabilities { primary: all.primary | 1 << 20, ..all };
         for lacking in [without(4), without(9), no_shadow, forced] {
-            let held = Controls::compute::<Absent, Absent, Absent, Absent, Present>(&lacking, true);
+            let held = Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Present>>(&lacking, true);
             assert!(named(held, "apic-virtualization"));
         }
         assert!(named(
-            Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&without(1), true),
+            Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Absent>>(&without(1), true),
             "extended page tables"
         ));
         assert!(named(
-            Controls::compute::<Absent, Absent, Absent, Present, Absent>(&without(20), true),
+            Controls::compute::<Vmx<Absent, Absent, Absent, Present, Absent>>(&without(20), true),
             "part xsaves"
         ));
         for lacking in
             [without(7), without(5), without(20), no_single, no_timer, without(4), without(9), no_shadow]
         {
-            assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&lacking, true).is_ok());
+            assert!(Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Absent>>(&lacking, true).is_ok());
         }
     }
 
@@ -327,7 +322,7 @@ pub mod tests {
         let all = everything();
         // CR3 loads and stores always exit there: bits 15 and 16 must be 1.
         let forced = Capabilities { primary: all.primary | 0x1_8000, ..all };
-        assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&forced, true).is_err());
+        assert!(Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Absent>>(&forced, true).is_err());
         for cut in [
             Capabilities { exit: all.exit & !(1 << 53), ..all },
             Capabilities { entry: all.entry & !(1 << 47), ..all },
@@ -335,7 +330,7 @@ pub mod tests {
             Capabilities { primary: all.primary & !(1 << 54), ..all },
             Capabilities { secondary: 0, ..all },
         ] {
-            assert!(Controls::compute::<Absent, Absent, Absent, Absent, Absent>(&cut, true).is_err());
+            assert!(Controls::compute::<Vmx<Absent, Absent, Absent, Absent, Absent>>(&cut, true).is_err());
         }
     }
 }

@@ -27,43 +27,68 @@ use cpu::{Features, VectorState};
 use memory::{Frames, OwnedFrames, PrivateArea};
 pub use vcpu::VmxVcpu;
 
-/// The back end. `U` says who runs guests without paging (hardware part `unrestricted-guest`), `T` whether translations are tagged (`vpid`),
-/// `D` whether the world switch has a timer (`preemption-timer`), `S` whether guests have XSAVES (`xsaves`), `A` who delivers the interrupts of
-/// local APICs (`apic-virtualization`), `W` who looks at what is mapped (`isolation-check`).
+/// What the hardware parts of a product say of VT-x, and who looks at what is mapped. A part more is a line here, and one in [`Vmx`].
+pub trait Parts {
+    /// The processor runs guests without paging (`unrestricted-guest`).
+    const UNRESTRICTED: bool;
+    /// Translations are tagged (`vpid`).
+    const TAGGED: bool;
+    /// The world switch has a timer (`preemption-timer`).
+    const TIMER: bool;
+    /// Guests have XSAVES (`xsaves`).
+    const XSAVES: bool;
+    /// The processor delivers the interrupts of local APICs (`apic-virtualization`).
+    const DELIVERS: bool;
+    /// Who looks at what is mapped (`isolation-check`).
+    type Watch: Watch;
+}
+
+/// The back end, of the roles that the parts fill: see [`Parts`], in that order.
 pub struct Vmx<U, T, D, S, A, W = NoWatch>(PhantomData<(U, T, D, S, A, W)>);
+
+impl<U, T, D, S, A, W> Parts for Vmx<U, T, D, S, A, W>
+where
+    U: UnpagedModes,
+    T: TranslationTags,
+    D: DeadlineTimer,
+    S: SupervisorState,
+    A: InterruptDelivery,
+    W: Watch,
+{
+    const UNRESTRICTED: bool = U::UNRESTRICTED;
+    const TAGGED: bool = T::TAGGED;
+    const TIMER: bool = D::PRESENT;
+    const XSAVES: bool = S::SAVED;
+    const DELIVERS: bool = A::HELD;
+    type Watch = W;
+}
 
 impl<U, T, D, S, A, W> BackEnd for Vmx<U, T, D, S, A, W>
 where
-    U: UnpagedModes + Send,
-    T: TranslationTags + Send,
-    D: DeadlineTimer + Send,
-    S: SupervisorState + Send,
-    S: SupervisorState,
-    A: InterruptDelivery + Send,
-    W: Watch + Send,
+    Self: Parts,
 {
-    type Vcpu = VmxVcpu<U, T, D, S, A, W>;
+    type Vcpu = VmxVcpu<Self>;
 
     fn missing(features: &Features) -> Option<&'static str> {
         let capabilities = Capabilities::of(features);
         host::missing(features, &capabilities)
-            .or_else(|| Controls::compute::<U, T, D, S, A>(&capabilities, features.rdtscp).err())
-            .or_else(|| (S::SAVED && !cpu::has_xsaves(features)).then_some(controls::NO_XSAVES))
+            .or_else(|| Controls::compute::<Self>(&capabilities, features.rdtscp).err())
+            .or_else(|| (Self::XSAVES && !cpu::has_xsaves(features)).then_some(controls::NO_XSAVES))
     }
 
     fn prepare(frames: &mut Frames, cpus: usize) -> Result<(), u64> {
-        host::prepare(frames, cpus, A::HELD)
+        host::prepare(frames, cpus, Self::DELIVERS)
     }
 
     fn enable(cpu: CpuIndex, features: &Features) -> bool {
-        (!S::SAVED || cpu::clear_supervisor_state(features)) && host::enable(cpu, features)
+        (!Self::XSAVES || cpu::clear_supervisor_state(features)) && host::enable(cpu, features)
     }
 
     fn pages(features: &Features) -> usize {
-        1 + vector_pages(features) + usize::from(A::HELD)
+        1 + vector_pages(features) + usize::from(Self::DELIVERS)
     }
 
-    const SHOWN: bool = !U::UNRESTRICTED;
+    const SHOWN: bool = !Self::UNRESTRICTED;
 
     fn shown(area: &mut PrivateArea) -> Option<(GuestPhysical, OwnedFrames)> {
         Some((identity::ADDRESS, area.shown_page(identity::entry)?))
@@ -74,12 +99,12 @@ where
         root: HostPhysical,
         number: u32,
         features: &Features,
-    ) -> Option<VmxVcpu<U, T, D, S, A, W>> {
+    ) -> Option<VmxVcpu<Self>> {
         let frames = vcpu::Frames {
             structure: area.page()?,
             vector: area.pages(vector_pages(features))?,
             root,
-            interrupts: if A::HELD { Some(area.page()?) } else { None },
+            interrupts: if Self::DELIVERS { Some(area.page()?) } else { None },
         };
         VmxVcpu::new(frames, number, features, Capabilities::of(features))
     }

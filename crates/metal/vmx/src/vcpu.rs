@@ -5,13 +5,10 @@ use crate::controls::{Controls, EntryControls, Primary, Secondary};
 use crate::exit::{self, reason};
 use crate::field::{Field, Fields, SegmentFields};
 use crate::structure::{self, Cleared, Registers, Structure};
-use crate::{event, host, identity, permissions, rules, segment};
+use crate::{Parts, event, host, identity, permissions, rules, segment};
 use address::HostPhysical;
-use backend::{NoWatch, Watch};
-use contracts::{
-    Attachment, CpuIndex, DeadlineTimer, EntryFailure, Exit, GuestTicks, HostTime, InterruptDelivery,
-    PortExit, StartState, SupervisorState, TranslationTags, UnpagedModes, Vcpu,
-};
+use backend::Watch;
+use contracts::{Attachment, CpuIndex, EntryFailure, Exit, GuestTicks, HostTime, PortExit, StartState, Vcpu};
 use core::arch::asm;
 use core::marker::PhantomData;
 use cpu::vmx::Capabilities;
@@ -74,9 +71,9 @@ struct Facts {
 
 impl Facts {
     /// Bits of CR0 that are on in the processor whatever the guest wants.
-    fn cr0_ones<U: UnpagedModes>(&self) -> u64 {
+    fn cr0_ones<P: Parts>(&self) -> u64 {
         let ones = self.processor.capabilities.cr0_ones;
-        if U::UNRESTRICTED { ones & !(Cr0::PROTECTION | Cr0::PAGING).bits() } else { ones }
+        if P::UNRESTRICTED { ones & !(Cr0::PROTECTION | Cr0::PAGING).bits() } else { ones }
     }
 }
 
@@ -169,9 +166,8 @@ impl Hardware for Structure {
     }
 }
 
-/// A virtual processor. `U` says who runs guests without paging, `T` whether translations are tagged, `D` whether the world switch has a
-/// timer, `S` whether guests have XSAVES, `A` who delivers the interrupts of local APICs, `W` who looks at what is mapped.
-pub struct VmxVcpu<U, T, D, S, A, W = NoWatch, H = Structure> {
+/// A virtual processor of a product with the parts `P`.
+pub struct VmxVcpu<P, H = Structure> {
     hardware: H,
     facts: Facts,
     /// General registers by number, but RSP: see [`Registers`].
@@ -209,26 +205,18 @@ pub struct VmxVcpu<U, T, D, S, A, W = NoWatch, H = Structure> {
     /// Whether it does, and the vectors whose end exits, as the structure says.
     holding: bool,
     level: VectorSet,
-    parts: PhantomData<(U, T, D, S, A, W)>,
+    parts: PhantomData<P>,
 }
 
 // SAFETY: the frames behind the pointers are this virtual processor's own (`Frames`). Its structure is bound to a processor from `attach`
 // to `detach`, and those who attach it keep it on that processor so long (`contracts::Vcpu`); after that it may go anywhere.
-unsafe impl<U, T, D, S, A, W> Send for VmxVcpu<U, T, D, S, A, W> {}
+unsafe impl<P> Send for VmxVcpu<P> {}
 
-impl<
-    U: UnpagedModes,
-    T: TranslationTags,
-    D: DeadlineTimer,
-    S: SupervisorState,
-    A: InterruptDelivery,
-    W: Watch,
-> VmxVcpu<U, T, D, S, A, W>
-{
+impl<P: Parts> VmxVcpu<P> {
     /// A virtual processor in these frames. `number` counts all virtual processors of the machine from 0. `None`: this processor lacks something
     /// that [`backend::BackEnd::missing`] names.
     pub fn new(frames: Frames, number: u32, features: &Features, capabilities: Capabilities) -> Option<Self> {
-        let controls = Controls::compute::<U, T, D, S, A>(&capabilities, features.rdtscp).ok()?;
+        let controls = Controls::compute::<P>(&capabilities, features.rdtscp).ok()?;
         // SAFETY: the page is this virtual processor's own, and mapped while its compartment's space is, as now.
         let cleared = unsafe { Cleared::new(frames.structure, host::revision(&capabilities)) };
         let facts = Facts {
@@ -248,16 +236,7 @@ impl<
     }
 }
 
-impl<
-    U: UnpagedModes,
-    T: TranslationTags,
-    D: DeadlineTimer,
-    S: SupervisorState,
-    A: InterruptDelivery,
-    W: Watch,
-    H: Hardware,
-> VmxVcpu<U, T, D, S, A, W, H>
-{
+impl<P: Parts, H: Hardware> VmxVcpu<P, H> {
     fn with(hardware: H, facts: Facts, vector: VectorState, interrupts: Option<RegisterPage>) -> Self {
         Self {
             hardware,
@@ -314,14 +293,14 @@ impl<
         ] {
             self.hardware.write(field, value);
         }
-        if T::TAGGED {
+        if P::TAGGED {
             self.hardware.write(Field::VPID, tag.into());
         }
-        if S::SAVED {
+        if P::XSAVES {
             // No supervisor state is anybody's: should IA32_XSS hold a component all the same, its XSAVES and XRSTORS exit.
             self.hardware.write(Field::XSS_EXITING, u64::MAX);
         }
-        if A::HELD {
+        if P::DELIVERS {
             let page = self.interrupts.as_ref().map_or(0, |page| page.physical().get());
             self.hardware.write(Field::VIRTUAL_APIC, page);
             self.hardware.write(Field::PRIORITY_THRESHOLD, 0);
@@ -406,7 +385,7 @@ impl<
     }
 
     fn write_cr0(&mut self, value: Cr0) {
-        let ones = self.facts.cr0_ones::<U>();
+        let ones = self.facts.cr0_ones::<P>();
         self.hardware.write(Field::GUEST_CR0, value.bits() | ones);
         self.hardware.write(Field::CR0_SHADOW, value.bits());
     }
@@ -422,7 +401,7 @@ impl<
     /// Whether the guest has no paging, and the processor has.
     #[inline(always)]
     fn on_identity(&self) -> bool {
-        !U::UNRESTRICTED && !self.cr0().contains(Cr0::PAGING)
+        !P::UNRESTRICTED && !self.cr0().contains(Cr0::PAGING)
     }
 
     /// CR3, and whether its accesses exit: what the guest writes there while it has no paging counts later.
@@ -434,7 +413,7 @@ impl<
             self.set_primary(self.primary | exits);
         } else {
             self.hardware.write(Field::GUEST_CR3, value);
-            if !U::UNRESTRICTED {
+            if !P::UNRESTRICTED {
                 self.set_primary(self.primary & !exits);
             }
         }
@@ -449,7 +428,7 @@ impl<
 
     /// What was translated before is not valid any more. Without tags nothing outlives the next entry.
     fn forget_translations(&mut self) {
-        if T::TAGGED && self.attached {
+        if P::TAGGED && self.attached {
             self.hardware.forget_translations(self.facts.tag);
         }
     }
@@ -554,7 +533,7 @@ impl<
         };
         let rule = match rule {
             None if self.in_real_mode() => Some("real mode needs part real-mode"),
-            None if W::NAMES_RULES => rules::broken(&self.hardware, &self.facts.processor),
+            None if P::Watch::NAMES_RULES => rules::broken(&self.hardware, &self.facts.processor),
             named => named,
         };
         Exit::Failed(EntryFailure { code, rule })
@@ -563,7 +542,7 @@ impl<
     /// Whether the guest wants to be where this processor cannot take it.
     #[inline(always)]
     fn in_real_mode(&self) -> bool {
-        !U::UNRESTRICTED && !self.cr0().contains(Cr0::PROTECTION)
+        !P::UNRESTRICTED && !self.cr0().contains(Cr0::PROTECTION)
     }
 
     /// The host's state: this processor's own, and the page tables of the compartment's space. The structure keeps it while it is cleared.
@@ -645,21 +624,12 @@ impl<
     }
 }
 
-impl<
-    U: UnpagedModes,
-    T: TranslationTags,
-    D: DeadlineTimer,
-    S: SupervisorState,
-    A: InterruptDelivery,
-    W: Watch,
-    H: Hardware,
-> Vcpu for VmxVcpu<U, T, D, S, A, W, H>
-{
+impl<P: Parts, H: Hardware> Vcpu for VmxVcpu<P, H> {
     /// VT-x has always said what a MOV to or from a control register, INS and OUTS were.
     const DECODED: bool = true;
-    const XSAVES: bool = S::SAVED;
+    const XSAVES: bool = P::XSAVES;
     const HOLDS_DIRECTORY_POINTERS: bool = true;
-    const HOLDS_INTERRUPTS: bool = A::HELD;
+    const HOLDS_INTERRUPTS: bool = P::DELIVERS;
 
     fn start(&mut self, state: &StartState) {
         let stack = self.registers[General::Rsp as usize];
@@ -690,7 +660,7 @@ impl<
     }
 
     fn attach(&mut self, how: Attachment) {
-        W::attached(self.facts.root);
+        P::Watch::attached(self.facts.root);
         if how.stranger {
             cpu::speculation::indirect_branch_barrier();
             cpu::speculation::fill_return_stack();
@@ -740,7 +710,7 @@ impl<
 
     #[inline(always)]
     fn enter(&mut self) {
-        if D::PRESENT && self.timed {
+        if P::TIMER && self.timed {
             self.set_timer();
         }
         if self.in_real_mode() {
@@ -748,7 +718,7 @@ impl<
         }
         cpu::speculation::clear_buffers();
         let entered = self.hardware.enter(&mut self.registers);
-        W::exited(self.facts.root);
+        P::Watch::exited(self.facts.root);
         let Some((reason, cut)) = entered else { return self.stay_out() };
         self.reason = reason;
         if cut & event::VALID != 0 {
@@ -838,7 +808,7 @@ impl<
         let changed = self.cr0() ^ value;
         let (cr3, cr4) = (self.cr3(), self.cr4());
         self.write_cr0(value);
-        if !U::UNRESTRICTED && changed.contains(Cr0::PAGING) {
+        if !P::UNRESTRICTED && changed.contains(Cr0::PAGING) {
             self.write_cr4(cr4);
             self.write_cr3(cr3);
         }
@@ -900,7 +870,7 @@ impl<
         self.hardware.write(Field::ENTRY_CONTROLS, controls.into());
         // LME means nothing without paging, and where the processor has paging on always, it must be as LMA is.
         let mut held = value;
-        if !U::UNRESTRICTED {
+        if !P::UNRESTRICTED {
             held.set(Efer::LONG_MODE_ENABLE, value.contains(Efer::LONG_MODE_ACTIVE));
         }
         self.hardware.write(Field::GUEST_EFER, held.bits());
@@ -979,7 +949,7 @@ impl<
     fn arm(&mut self, deadline: Option<HostTime>) -> bool {
         self.deadline = deadline.map_or(u64::MAX, |HostTime(ticks)| ticks);
         self.timed = true;
-        D::PRESENT
+        P::TIMER
     }
 
     fn set_ticks_offset(&mut self, offset: u64) {
@@ -1101,8 +1071,8 @@ impl<
 pub mod tests {
     extern crate std;
     use super::*;
-    use crate::apic;
     use crate::controls::tests::{Present, everything};
+    use crate::{Vmx, apic};
     use contracts::absent::Absent;
     use core::ptr::NonNull;
     use std::collections::BTreeMap;
@@ -1197,25 +1167,22 @@ pub mod tests {
         const NAMES_RULES: bool = true;
     }
 
-    pub type Modelled = VmxVcpu<Present, Present, Present, Present, Present, Looking, Model>;
+    /// A product with these parts.
+    type With<U, T, D, S, A> = Vmx<U, T, D, S, A, Looking>;
 
-    impl<U, T, D, S, A> VmxVcpu<U, T, D, S, A, Looking, Model> {
+    pub type Modelled = VmxVcpu<With<Present, Present, Present, Present, Present>, Model>;
+
+    impl<P> VmxVcpu<P, Model> {
         /// The fields.
         pub fn into_model(self) -> Model {
             self.hardware
         }
     }
 
-    fn of_parts<
-        U: UnpagedModes,
-        T: TranslationTags,
-        D: DeadlineTimer,
-        S: SupervisorState,
-        A: InterruptDelivery,
-    >() -> VmxVcpu<U, T, D, S, A, Looking, Model> {
+    fn of_parts<P: Parts>() -> VmxVcpu<P, Model> {
         let capabilities = everything();
         let facts = Facts {
-            controls: Controls::compute::<U, T, D, S, A>(&capabilities, true).unwrap(),
+            controls: Controls::compute::<P>(&capabilities, true).unwrap(),
             root: HostPhysical::new(0x5000),
             machine_check: Cr4::MACHINE_CHECK,
             tag: 7,
@@ -1223,18 +1190,12 @@ pub mod tests {
             processor: rules::Processor { capabilities, physical_bits: 40 },
         };
         let vector = VectorState::new(NonNull::dangling(), &Features::default());
-        VmxVcpu::with(Model::default(), facts, vector, A::HELD.then(apic::tests::page))
+        VmxVcpu::with(Model::default(), facts, vector, P::DELIVERS.then(apic::tests::page))
     }
 
     /// A virtual processor as `attach` leaves it, but for the registers of a real processor.
-    fn attach<
-        U: UnpagedModes,
-        T: TranslationTags,
-        D: DeadlineTimer,
-        S: SupervisorState,
-        A: InterruptDelivery,
-    >() -> VmxVcpu<U, T, D, S, A, Looking, Model> {
-        let mut vcpu = of_parts::<U, T, D, S, A>();
+    fn attach<P: Parts>() -> VmxVcpu<P, Model> {
+        let mut vcpu = of_parts::<P>();
         vcpu.write_controls();
         for (field, value) in [
             // Where a test's program lies is beyond this processor's physical addresses.
@@ -1275,7 +1236,7 @@ pub mod tests {
     /// The addresses that an exit loads, of the processor that it is on: another's would be used by two (SDM Vol. 3C §28.5).
     #[test]
     fn a_processor_that_it_comes_to_finds_its_own_host_state() {
-        let mut vcpu = of_parts::<Present, Present, Present, Present, Present>();
+        let mut vcpu = of_parts::<With<Present, Present, Present, Present, Present>>();
         let mut come = |cpu: u8, moved: bool| {
             vcpu.hardware.cpu = CpuIndex(cpu);
             vcpu.hardware.forgotten.clear();
@@ -1322,8 +1283,8 @@ pub mod tests {
 
     #[test]
     fn without_the_part_a_guest_without_paging_runs_on_a_table_that_changes_nothing() {
-        let mut vcpu = attach::<Absent, Absent, Absent, Absent, Absent>();
-        let read = |vcpu: &VmxVcpu<Absent, Absent, Absent, Absent, Absent, Looking, Model>, field| {
+        let mut vcpu = attach::<With<Absent, Absent, Absent, Absent, Absent>>();
+        let read = |vcpu: &VmxVcpu<With<Absent, Absent, Absent, Absent, Absent>, Model>, field| {
             vcpu.hardware.read(field)
         };
         let exits = |vcpu: &_| read(vcpu, Field::PRIMARY_CONTROLS) >> 15 & 3;
@@ -1354,7 +1315,7 @@ pub mod tests {
 
     #[test]
     fn without_the_part_real_mode_is_refused_by_name() {
-        let mut vcpu = attach::<Absent, Absent, Absent, Absent, Absent>();
+        let mut vcpu = attach::<With<Absent, Absent, Absent, Absent, Absent>>();
         vcpu.set_cr0(Cr0::EXTENSION_TYPE);
         vcpu.enter();
         assert_eq!(vcpu.hardware.entries, 0, "it is not even tried");
@@ -1385,7 +1346,7 @@ pub mod tests {
         tagged.set_efer(Efer::NO_EXECUTE | Efer::SYSTEM_CALL);
         assert_eq!(tagged.hardware.forgotten, [7; 4]);
         assert_eq!(tagged.hardware.read(Field::VPID), 7);
-        let mut plain = attach::<Present, Absent, Present, Absent, Absent>();
+        let mut plain = attach::<With<Present, Absent, Present, Absent, Absent>>();
         plain.set_cr3(0x3000);
         assert!(plain.hardware.forgotten.is_empty());
         assert_eq!(plain.hardware.read(Field::VPID), 0);
@@ -1396,7 +1357,7 @@ pub mod tests {
         let with = attached();
         assert_eq!(with.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 1);
         assert_eq!(with.hardware.read(Field::XSS_EXITING), u64::MAX, "every component exits");
-        let without = attach::<Present, Present, Present, Absent, Absent>();
+        let without = attach::<With<Present, Present, Present, Absent, Absent>>();
         assert_eq!(without.hardware.read(Field::SECONDARY_CONTROLS) >> 20 & 1, 0, "#UD");
     }
 
@@ -1585,7 +1546,7 @@ pub mod tests {
         vcpu.enter();
         assert!((1..=LEAST_TURN + 1).contains(&vcpu.hardware.read(Field::PREEMPTION_TIMER)));
         assert_eq!(exits(&mut vcpu, 52, &[]), Exit::Interrupted);
-        assert!(!attach::<Present, Present, Absent, Absent, Absent>().arm(None));
+        assert!(!attach::<With<Present, Present, Absent, Absent, Absent>>().arm(None));
     }
 
     #[test]
