@@ -78,7 +78,9 @@ fn requirements(profile: &Profile, shipped: &[Profile]) -> String {
             .filter(|(_, row)| asked(row))
             .fold(0_u32, |bits, (number, _)| bits | 1 << number)
     };
-    let mut source = "/// What this image asks of a processor.\npub static REQUIREMENTS: cpu::Requirements = cpu::Requirements {\n    all: &[".to_owned();
+    let mut source = "/// What this image asks of a processor.\n\
+                      pub static REQUIREMENTS: cpu::Requirements = cpu::Requirements {\n    all: &["
+        .to_owned();
     for row in &all {
         let (number, subleaf, word) = match row.source {
             RequirementSource::Cpuid { leaf, subleaf, register } => (leaf, subleaf, format!("{register:?}")),

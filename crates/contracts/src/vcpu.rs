@@ -46,8 +46,8 @@ pub struct StartState {
 }
 
 impl StartState {
-    /// A processor with this signature after a start-up interrupt with `vector`: real mode at page `vector`, and EDX has the signature, which is that
-    /// of the compartment's frozen CPUID (APM Vol. 2 §14.1, §16.5).
+    /// A processor after a start-up interrupt with `vector`: real mode at page `vector`, and the signature, which is that of the compartment's
+    /// frozen CPUID, in EDX (APM Vol. 2 §14.1, §16.5). (Out of line: it is some 260 bytes of code, and nothing that is hot.)
     #[inline(never)]
     pub fn start_up(vector: u8, signature: u32) -> Self {
         let data = Segment::real_mode(0, false);

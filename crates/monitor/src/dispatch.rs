@@ -129,6 +129,7 @@ impl<I: Image, M: GuestMemory, const VCPUS: usize> Serving<'_, I, M, VCPUS> {
             Exit::SelfInterrupt if I::Vcpu::HOLDS_INTERRUPTS => {
                 let vector = vcpu.virt.general(General::Rax) & 0xff;
                 let now = vcpu.virt.ticks();
+                // All that follows is an error, which the local APIC notes for itself.
                 let mut effects = ApicEffects::default();
                 vcpu.apic_beside().write_msr(SELF_INTERRUPT, vector, now, &mut effects);
                 vcpu.set_look();

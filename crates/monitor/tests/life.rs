@@ -15,6 +15,7 @@ use contracts::{
     Image, Leave, MemoryRange, PortExit, PortRange, Power, Profile, Savable, Scheduler as _, StartState,
     StringPortExit, Turn, Unsupported, Vault as _, VcpuName,
 };
+use core::marker::PhantomData;
 use monitor::compartment::Activity;
 use monitor::slot::State;
 use plan::{OnReset, OnUnclaimed};
@@ -58,12 +59,12 @@ impl Device for Switch {
     }
 }
 
-struct Product;
+struct Product<S = Queue>(PhantomData<S>);
 
-impl Image for Product {
+impl<S: contracts::Scheduler + 'static> Image for Product<S> {
     type Vcpu = FakeVcpu;
     type Host = FakeHost;
-    type Scheduler = Queue;
+    type Scheduler = S;
     type LocalApic = Absent;
     type IoApic = Absent;
     type LegacyPic = Absent;
@@ -182,20 +183,6 @@ impl contracts::Scheduler for Endless {
     }
 }
 
-struct EndlessProduct;
-
-impl Image for EndlessProduct {
-    type Vcpu = FakeVcpu;
-    type Host = FakeHost;
-    type Scheduler = Endless;
-    type LocalApic = Absent;
-    type IoApic = Absent;
-    type LegacyPic = Absent;
-    type Devices = (Attached<Switch>, ());
-    type ClockPage = Absent;
-    const PROFILE: &'static Profile = &PROFILE;
-}
-
 /// A guest that reads its keyboard by polling has no exit that ends its turn: what waits for room there is offered again all the same.
 #[test]
 fn what_was_typed_is_offered_again_in_a_turn_without_an_end() {
@@ -206,7 +193,7 @@ fn what_was_typed_is_offered_again_in_a_turn_without_an_end() {
         }
         let [office, banking] = plans;
         let guests = [(office, &[][..], &[OFF][..]), (banking, &[], &[OFF][..])];
-        let (host, monitor, vault): (_, &World<EndlessProduct>, &Vault<EndlessProduct>) =
+        let (host, monitor, vault): (_, &World<Product<Endless>>, &Vault<Product<Endless>>) =
             world_of_plans(false, &guests);
         monitor.slots[0].set_state(State::Running);
         vault.enter(0, |state, _| {

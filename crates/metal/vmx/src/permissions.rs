@@ -24,13 +24,13 @@ const PASSED: [u32; 10] = [
     msr::SFMASK,
 ];
 
+/// Registers of the x2APIC that the processor reads in the guest's page of registers: TPR.
+const HELD_READS: [u32; 1] = [msr::X2APIC_FIRST + 0x08];
+/// Those that it writes there: TPR, EOI, and the interrupt to itself.
+const HELD_WRITES: [u32; 3] = [msr::X2APIC_FIRST + 0x08, msr::X2APIC_FIRST + 0x0b, msr::X2APIC_FIRST + 0x3f];
+
 #[repr(C, align(4096))]
 struct Map(UnsafeCell<[u8; BYTES]>);
-
-/// Registers of the x2APIC that the processor reads and writes in the guest's page of registers: TPR; and those that it writes there: EOI, and the
-/// interrupt to itself.
-const HELD_READS: [u32; 1] = [msr::X2APIC_FIRST + 0x08];
-const HELD_WRITES: [u32; 3] = [msr::X2APIC_FIRST + 0x08, msr::X2APIC_FIRST + 0x0b, msr::X2APIC_FIRST + 0x3f];
 
 // SAFETY: written by `fill` alone, which the bootstrap processor calls once before any other processor or guest runs (its
 // own contract); afterwards only the processor's world switch reads the map.
